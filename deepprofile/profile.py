@@ -1,0 +1,174 @@
+"""The soil-moisture profile: a polynomial in depth and its means over layers.
+
+θ(z) = Σ β_i z^i for i = 0 … n-1, with z in metres from the surface (0 ≤ z ≤ 1) and θ in m³ m⁻³.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+
+MAX_DEPTH = 1.0
+"""Depth in metres to which a profile is defined."""
+N_COEFFICIENTS = 10
+"""Number of polynomial coefficients (degree 9)."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A soil layer of a product.
+
+    Attributes:
+        product: name of the product that gives the layer, such as ``"era5_land"``.
+        top: upper boundary in metres below the surface.
+        bottom: lower boundary in metres below the surface.
+
+    Raises:
+        ValueError: if not 0 ≤ top < bottom ≤ 1.
+    """
+
+    product: str
+    top: float
+    bottom: float
+
+    def __post_init__(self) -> None:
+        """Check the boundaries."""
+        check_layer(self.top, self.bottom)
+
+    @property
+    def thickness(self) -> float:
+        """Thickness in metres."""
+        return self.bottom - self.top
+
+    @property
+    def name(self) -> str:
+        """Product and boundaries in centimetres, such as ``"era5_land 7-28 cm"``."""
+        return f"{self.product} {self.top * 100:g}-{self.bottom * 100:g} cm"
+
+
+def check_layer(top: float, bottom: float) -> None:
+    """Raise ValueError unless 0 ≤ top < bottom ≤ 1 (metres)."""
+    if not 0.0 <= top < bottom <= MAX_DEPTH:
+        raise ValueError(
+            f"layer from {top} m to {bottom} m is not inside the profile: "
+            f"expected 0 <= top < bottom <= {MAX_DEPTH} in metres. "
+            "Depths given in centimetres must be divided by 100."
+        )
+
+
+def check_depth(depth: float) -> None:
+    """Raise ValueError unless 0 ≤ depth ≤ 1 (metres)."""
+    if not 0.0 <= depth <= MAX_DEPTH:
+        raise ValueError(
+            f"depth {depth} m is outside the profile: expected 0 <= depth <= {MAX_DEPTH} in "
+            "metres. Depths given in centimetres must be divided by 100."
+        )
+
+
+def layer_matrix(
+    layers: Sequence[tuple[float, float]], n_coefficients: int = N_COEFFICIENTS
+) -> NDArray[np.float64]:
+    """Matrix that turns coefficients into layer means.
+
+    The mean of z^i over [a, b] is (b^(i+1) - a^(i+1)) / ((i+1)(b - a)).
+
+    Args:
+        layers: (top, bottom) of each layer in metres.
+        n_coefficients: number of polynomial coefficients n.
+
+    Returns:
+        Shape (n, layers): ``coefficients @ matrix`` are the layer means in m³ m⁻³.
+
+    Raises:
+        ValueError: if a layer lies outside 0-1 m or is empty.
+    """
+    for top, bottom in layers:
+        check_layer(top, bottom)
+    bounds = np.asarray(layers, dtype=np.float64).reshape(-1, 2)
+    power = np.arange(1, n_coefficients + 1)[:, None]
+    top, bottom = bounds[:, 0], bounds[:, 1]
+    return (bottom**power - top**power) / (power * (bottom - top))
+
+
+def depth_matrix(
+    depths: ArrayLike, n_coefficients: int = N_COEFFICIENTS
+) -> NDArray[np.float64]:
+    """Matrix of the powers z^i that turns coefficients into values at depths.
+
+    Args:
+        depths: depths in metres, shape (depths,).
+        n_coefficients: number of polynomial coefficients n.
+
+    Returns:
+        Shape (n, depths): ``coefficients @ matrix`` is θ at each depth in m³ m⁻³.
+
+    Raises:
+        ValueError: if a depth lies outside 0-1 m.
+    """
+    z = np.atleast_1d(np.asarray(depths, dtype=np.float64))
+    for depth in z:
+        check_depth(float(depth))
+    return z[None, :] ** np.arange(n_coefficients)[:, None]
+
+
+@xr.register_dataset_accessor("profile")
+class ProfileAccessor:
+    """``dataset.profile``: values of a profile cube at any depth, lazily.
+
+    The dataset must hold ``coefficients`` with a dimension ``degree``; every other dimension is
+    kept as it is.
+    """
+
+    def __init__(self, dataset: xr.Dataset) -> None:
+        if "coefficients" not in dataset or "degree" not in dataset["coefficients"].dims:
+            raise AttributeError(
+                "the .profile accessor needs a variable 'coefficients' with a dimension 'degree'; "
+                f"found variables {sorted(map(str, dataset.data_vars))}. Open a cube of the "
+                "predict stage, or name your coefficients that way."
+            )
+        self._coefficients = dataset["coefficients"]
+
+    def layer(self, top: float, bottom: float) -> xr.DataArray:
+        """Mean soil moisture of the layer from ``top`` to ``bottom`` (metres), in m³ m⁻³."""
+        mean = self._combine(layer_matrix([(top, bottom)], self._n)[:, 0])
+        return mean.assign_coords(top=top, bottom=bottom).assign_attrs(
+            cell_methods="depth: mean", **_ATTRIBUTES
+        )
+
+    def layers(self, bounds: Sequence[tuple[float, float]]) -> xr.DataArray:
+        """Means of several layers, each (top, bottom) in metres, along a dimension ``layer``."""
+        matrix = xr.DataArray(
+            layer_matrix(bounds, self._n),
+            dims=("degree", "layer"),
+            coords={
+                "top": ("layer", [top for top, _ in bounds]),
+                "bottom": ("layer", [bottom for _, bottom in bounds]),
+            },
+        )
+        return self._combine(matrix).assign_attrs(cell_methods="depth: mean", **_ATTRIBUTES)
+
+    def at(self, depth: float) -> xr.DataArray:
+        """Soil moisture at ``depth`` (metres), in m³ m⁻³."""
+        value = self._combine(depth_matrix(depth, self._n)[:, 0])
+        return value.assign_coords(depth=depth).assign_attrs(_ATTRIBUTES)
+
+    @property
+    def _n(self) -> int:
+        return self._coefficients.sizes["degree"]
+
+    def _combine(self, weights: NDArray[np.float64] | xr.DataArray) -> xr.DataArray:
+        if not isinstance(weights, xr.DataArray):
+            weights = xr.DataArray(weights, dims="degree")
+        weights = weights.astype(self._coefficients.dtype)
+        result = xr.dot(self._coefficients.drop_vars("degree", errors="ignore"), weights, dim="degree")
+        return result.rename("soil_moisture")
+
+
+_ATTRIBUTES: dict[str, Any] = {
+    "units": "m3 m-3",
+    "long_name": "volumetric soil moisture",
+    "standard_name": "volume_fraction_of_condensed_water_in_soil",
+}
