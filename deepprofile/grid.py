@@ -23,12 +23,12 @@ Y_NORTH = N_ROWS / 2 * CELL_SIZE
 
 def x_centers() -> NDArray[np.float64]:
     """Projected x of the cell centres in metres, west to east, shape (3856,)."""
-    return X_WEST + (np.arange(N_COLUMNS) + 0.5) * CELL_SIZE
+    return X_WEST + (np.arange(N_COLUMNS, dtype=np.float64) + 0.5) * CELL_SIZE
 
 
 def y_centers() -> NDArray[np.float64]:
     """Projected y of the cell centres in metres, north to south, shape (1624,)."""
-    return Y_NORTH - (np.arange(N_ROWS) + 0.5) * CELL_SIZE
+    return Y_NORTH - (np.arange(N_ROWS, dtype=np.float64) + 0.5) * CELL_SIZE
 
 
 @cache

@@ -89,13 +89,11 @@ def layer_matrix(
         check_layer(top, bottom)
     bounds = np.asarray(layers, dtype=np.float64).reshape(-1, 2)
     power = np.arange(1, n_coefficients + 1)[:, None]
-    top, bottom = bounds[:, 0], bounds[:, 1]
-    return (bottom**power - top**power) / (power * (bottom - top))
+    tops, bottoms = bounds[:, 0], bounds[:, 1]
+    return np.asarray((bottoms**power - tops**power) / (power * (bottoms - tops)))
 
 
-def depth_matrix(
-    depths: ArrayLike, n_coefficients: int = N_COEFFICIENTS
-) -> NDArray[np.float64]:
+def depth_matrix(depths: ArrayLike, n_coefficients: int = N_COEFFICIENTS) -> NDArray[np.float64]:
     """Matrix of the powers z^i that turns coefficients into values at depths.
 
     Args:
@@ -114,7 +112,7 @@ def depth_matrix(
     return z[None, :] ** np.arange(n_coefficients)[:, None]
 
 
-@xr.register_dataset_accessor("profile")
+@xr.register_dataset_accessor("profile")  # type: ignore[no-untyped-call]
 class ProfileAccessor:
     """``dataset.profile``: values of a profile cube at any depth, lazily.
 
@@ -124,7 +122,7 @@ class ProfileAccessor:
 
     def __init__(self, dataset: xr.Dataset) -> None:
         if "coefficients" not in dataset or "degree" not in dataset["coefficients"].dims:
-            raise AttributeError(
+            raise ValueError(
                 "the .profile accessor needs a variable 'coefficients' with a dimension 'degree'; "
                 f"found variables {sorted(map(str, dataset.data_vars))}. Open a cube of the "
                 "predict stage, or name your coefficients that way."
@@ -163,7 +161,9 @@ class ProfileAccessor:
         if not isinstance(weights, xr.DataArray):
             weights = xr.DataArray(weights, dims="degree")
         weights = weights.astype(self._coefficients.dtype)
-        result = xr.dot(self._coefficients.drop_vars("degree", errors="ignore"), weights, dim="degree")
+        result: xr.DataArray = xr.dot(
+            self._coefficients.drop_vars("degree", errors="ignore"), weights, dim="degree"
+        )
         return result.rename("soil_moisture")
 
 

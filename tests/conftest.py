@@ -1,10 +1,12 @@
 """Fixtures that several test files share."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import dask
 import pytest
+from distributed import Client, LocalCluster
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +23,14 @@ def real_data() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def client() -> Iterator[Client]:
+    """Two spawned worker processes of one thread; a job may lose one worker, not two."""
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as connected,
+    ):
+        yield connected

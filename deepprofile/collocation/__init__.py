@@ -1,0 +1,39 @@
+"""Triple collocation: error variances and weights of three products of one quantity."""
+
+from deepprofile.collocation.bootstrap import (
+    BLOCK_DAYS,
+    SamplingErrors,
+    block_bootstrap,
+    draw_blocks,
+)
+from deepprofile.collocation.column import column_mean, column_weights
+from deepprofile.collocation.estimates import (
+    MIN_SAMPLES,
+    Estimates,
+    Flag,
+    finish,
+    flag_attributes,
+)
+from deepprofile.collocation.fallback import fill_invalid, median_weights
+from deepprofile.collocation.labelled import column, triple_collocation
+from deepprofile.collocation.statistics import Statistics, accumulate
+
+__all__ = [
+    "BLOCK_DAYS",
+    "MIN_SAMPLES",
+    "Estimates",
+    "Flag",
+    "SamplingErrors",
+    "Statistics",
+    "accumulate",
+    "block_bootstrap",
+    "column",
+    "column_mean",
+    "column_weights",
+    "draw_blocks",
+    "fill_invalid",
+    "finish",
+    "flag_attributes",
+    "median_weights",
+    "triple_collocation",
+]

@@ -1,0 +1,67 @@
+"""Cubes: templates, tiles and blocks, jobs, publication, reading."""
+
+from deepprofile.store.cube import open_cube
+from deepprofile.store.inspect import Summary, describe, render
+from deepprofile.store.jobs import Job, JobError, JobFailure, check_memory, run_jobs
+from deepprofile.store.kinds import (
+    coefficients_template,
+    collocation_template,
+    samples_template,
+    smap_l4_template,
+    soil_moisture_template,
+    static_template,
+)
+from deepprofile.store.layout import Block, Region, Tile
+from deepprofile.store.ledger import Commit, done_jobs, history
+from deepprofile.store.memory import job_memory
+from deepprofile.store.read import layers_of, read_cells, read_tile
+from deepprofile.store.repository import (
+    ConflictError,
+    CubeError,
+    LayoutMismatchError,
+    NotACubeError,
+)
+from deepprofile.store.rounding import round_mantissa
+from deepprofile.store.template import Template
+from deepprofile.store.transaction import Outcome, PublicationError, publish
+from deepprofile.store.writer import WriteError, Writer, region_of
+
+__all__ = [
+    "Block",
+    "Commit",
+    "ConflictError",
+    "CubeError",
+    "Job",
+    "JobError",
+    "JobFailure",
+    "LayoutMismatchError",
+    "NotACubeError",
+    "Outcome",
+    "PublicationError",
+    "Region",
+    "Summary",
+    "Template",
+    "Tile",
+    "WriteError",
+    "Writer",
+    "check_memory",
+    "coefficients_template",
+    "collocation_template",
+    "describe",
+    "done_jobs",
+    "history",
+    "job_memory",
+    "layers_of",
+    "open_cube",
+    "publish",
+    "read_cells",
+    "read_tile",
+    "region_of",
+    "render",
+    "round_mantissa",
+    "run_jobs",
+    "samples_template",
+    "smap_l4_template",
+    "soil_moisture_template",
+    "static_template",
+]

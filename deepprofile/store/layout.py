@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deepprofile import grid
 
@@ -80,17 +81,25 @@ class Region:
     def from_bounds(cls, west: float, south: float, east: float, north: float) -> "Region":
         """Smallest region of whole tiles that holds a box of degrees.
 
+        Parts of the box that reach beyond the outermost cell centres are cut off.
+
         Raises:
-            ValueError: if the box is empty, crosses the date line or leaves the grid.
+            ValueError: if the box is empty, crosses the date line or lies poleward of the grid.
         """
         if not (-180.0 <= west < east <= 180.0 and -90.0 <= south < north <= 90.0):
             raise ValueError(
                 f"box west {west}, south {south}, east {east}, north {north} is not valid: "
                 "expected -180 <= west < east <= 180 and -90 <= south < north <= 90"
             )
-        limit = float(grid.latitudes()[0])
+        latitudes, longitudes = grid.latitudes(), grid.longitudes()
+        if south > latitudes[0] or north < latitudes[-1]:
+            raise ValueError(
+                f"box from {south} to {north} degrees north lies poleward of the grid, which "
+                f"ends at {latitudes[0]:.2f} degrees north and south"
+            )
         box_rows, box_columns = grid.cell_index(
-            [west, min(east, np.nextafter(180.0, 0))], np.clip([north, south], -limit, limit)
+            np.clip([west, east], longitudes[0], longitudes[-1]),
+            np.clip([north, south], latitudes[-1], latitudes[0]),
         )
         return cls(
             (int(box_rows[0]) // TILE_ROWS, int(box_rows[1]) // TILE_ROWS + 1),
@@ -100,7 +109,8 @@ class Region:
     @property
     def rows(self) -> slice:
         """Grid rows of the region."""
-        return slice(Tile(self.tile_rows[0], 0).rows.start, Tile(self.tile_rows[1] - 1, 0).rows.stop)
+        first, last = self.tile_rows[0], self.tile_rows[1] - 1
+        return slice(Tile(first, 0).rows.start, Tile(last, 0).rows.stop)
 
     @property
     def columns(self) -> slice:
@@ -118,6 +128,14 @@ class Region:
         for row in range(*self.tile_rows):
             for column in range(*self.tile_columns):
                 yield Tile(row, column)
+
+    def __contains__(self, tile: Tile) -> bool:
+        """Whether the region holds a tile."""
+        return tile.row in range(*self.tile_rows) and tile.column in range(*self.tile_columns)
+
+    def land_tiles(self, land: NDArray[np.bool_]) -> list[Tile]:
+        """Tiles with any land; ``land`` has the shape of the region."""
+        return [tile for tile in self.tiles() if land[self.local(tile)].any()]
 
     def local(self, tile: Tile) -> tuple[slice, slice]:
         """Rows and columns of ``tile`` counted from the region's own corner."""

@@ -1,0 +1,75 @@
+"""The command line: run a recipe, plan it, look into a store."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from deepprofile import stages
+from deepprofile.cluster import LOCAL, ClusterError, connect
+from deepprofile.recipe import RecipeError, load_recipe
+from deepprofile.stages.context import StageError
+from deepprofile.store import CubeError, describe, render
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Root-zone soil moisture profiles for every land cell and day.",
+)
+RecipePath = Annotated[Path, typer.Argument(help="A recipe, such as pipelines/demo.yaml.")]
+
+
+@app.command()
+def run(
+    recipe: RecipePath,
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Run only this stage; may be repeated. One of {stages.names()}."),
+    ] = None,
+    cluster: Annotated[
+        str, typer.Option(help="A file of cluster/, a scheduler's address, or 'local'.")
+    ] = LOCAL,
+) -> None:
+    """Run a recipe, or single stages of it; what is done already is not done again."""
+    console = Console()
+    document = load_recipe(recipe)
+    chosen = stages.select(document, stage)
+    with connect(cluster) as client:
+        console.print(f"[bold]{document.name}[/bold] in {document.root}", highlight=False)
+        console.print(f"Dask: {_workers(client)}", highlight=False)
+        stages.run(chosen, stages.Context(document, client, console))
+
+
+def _workers(client: object) -> str:
+    info = client.scheduler_info(n_workers=-1)["workers"].values()  # type: ignore[attr-defined]
+    threads = sum(worker["nthreads"] for worker in info)
+    link = getattr(client, "dashboard_link", None)
+    return f"{len(info)} workers, {threads} threads" + (f", dashboard {link}" if link else "")
+
+
+@app.command()
+def plan(recipe: RecipePath) -> None:
+    """Print jobs, bytes and memory of every stage without touching data."""
+    Console().print(stages.plan_table(load_recipe(recipe)))
+
+
+@app.command()
+def inspect(
+    url: Annotated[str, typer.Argument(help="A cube: a local path or a URL such as s3://…")],
+) -> None:
+    """Show what is in a cube: extent, sizes, holes, failures, history."""
+    Console().print(render(describe(url)))
+
+
+def main() -> None:
+    """Entry point: known errors become one clear message and exit code 2."""
+    try:
+        app()
+    except (RecipeError, ClusterError, StageError, CubeError) as error:
+        Console(stderr=True).print(
+            f"[bold red]error:[/bold red] {error}", highlight=False, soft_wrap=True
+        )
+        sys.exit(2)

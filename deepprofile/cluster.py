@@ -1,0 +1,97 @@
+"""Dask clusters: where to run."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from distributed import Client
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+LOCAL = "local"
+
+
+class ClusterError(ValueError):
+    """A cluster that can't be described or reached; the message says what to do."""
+
+
+class LocalSpec(BaseModel):
+    """Worker processes on this machine.
+
+    Attributes:
+        workers: number of worker processes; null means one for each core.
+        threads_per_worker: threads that run jobs in each process.
+        memory_limit: memory of one worker ("6GiB"), or "auto" for an equal share of the machine.
+        dashboard: whether to serve the Dask dashboard on a free port.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["local"] = "local"
+    workers: Annotated[int, Field(ge=1)] | None = None
+    threads_per_worker: Annotated[int, Field(ge=1)] = 1
+    memory_limit: str = "auto"
+    dashboard: bool = False
+
+    def connect(self) -> Client:
+        """Start the worker processes."""
+        return Client(
+            n_workers=self.workers or len(os.sched_getaffinity(0)),
+            threads_per_worker=self.threads_per_worker,
+            memory_limit=self.memory_limit,
+            processes=True,
+            dashboard_address="127.0.0.1:0" if self.dashboard else None,
+        )
+
+
+def connect(spec: str | Path = LOCAL) -> Client:
+    """A Dask client on the cluster that ``spec`` describes.
+
+    Args:
+        spec: path of a cluster file (``cluster/*.yaml``), the address of a running scheduler
+            (``tcp://host:port``, ``tls://…``), or ``"local"`` for one worker process per core.
+
+    Returns:
+        A client; closing it also stops a cluster that this call started. Worker processes are
+        spawned, so a script calls this under ``if __name__ == "__main__":``.
+
+    Raises:
+        ClusterError: if the file is not valid or no scheduler answers at the address.
+    """
+    text = str(spec)
+    if text == LOCAL:
+        return LocalSpec().connect()
+    if "://" in text:
+        return _join(text)
+    return _read_spec(Path(text)).connect()
+
+
+def _join(address: str) -> Client:
+    try:
+        return Client(address, timeout="10s")
+    except (OSError, ValueError) as error:
+        raise ClusterError(
+            f"no Dask scheduler answers at {address} ({error}). "
+            "Start one with `dask scheduler`, or give a file of cluster/ or 'local'."
+        ) from error
+
+
+def _read_spec(path: Path) -> LocalSpec:
+    try:
+        document: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ClusterError(
+            f"cluster {path}: can't be read ({error.strerror}). "
+            "Expected a file of cluster/, a scheduler address such as tcp://host:8786, or 'local'."
+        ) from error
+    except yaml.YAMLError as error:
+        raise ClusterError(f"cluster {path}: is not valid YAML: {error}") from error
+    try:
+        return LocalSpec.model_validate(document or {})
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, p['loc']))}: found {p['input']!r}, {p['msg']}"
+            for p in error.errors()
+        )
+        allowed = ", ".join(LocalSpec.model_fields)
+        raise ClusterError(f"cluster {path}: {problems}. Allowed keys: {allowed}") from error

@@ -1,0 +1,280 @@
+"""Estimates of soil moisture that can be asked for any layer or depth.
+
+An estimate knows cells, days and a way to give the mean of a layer or the value at a depth: from a
+product's layers, from a profile, or as a mean of other estimates. Where it comes from is no matter.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from deepprofile import grid, profile
+from deepprofile.evaluation.depths import overlap
+
+Series = NDArray[np.float64]
+_SLACK = 1e-6  # metres
+
+
+def cell_keys(row: ArrayLike, column: ArrayLike) -> NDArray[np.int64]:
+    """One number for each cell of the global grid."""
+    return np.asarray(row, dtype=np.int64) * grid.N_COLUMNS + np.asarray(column, dtype=np.int64)
+
+
+def positions(wanted: NDArray[np.int64], available: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Index of each wanted number among the available ones, -1 where it is not there."""
+    if available.size == 0:
+        return np.full(wanted.shape, -1, dtype=np.int64)
+    order = np.argsort(available, kind="stable")
+    found = np.minimum(np.searchsorted(available, wanted, sorter=order), available.size - 1)
+    return np.where(available[order[found]] == wanted, order[found], -1)
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate(ABC):
+    """Daily soil moisture of some cells.
+
+    Attributes:
+        name: name in tables.
+        row: grid rows of the cells, shape (cells,).
+        column: grid columns of the cells, shape (cells,).
+        time: days, datetime64, shape (time,).
+
+    Raises:
+        ValueError: if the shapes don't agree or a cell or day appears twice.
+    """
+
+    name: str
+    row: NDArray[np.int64]
+    column: NDArray[np.int64]
+    time: NDArray[np.datetime64]
+
+    def __post_init__(self) -> None:
+        """Check the axes."""
+        if np.shape(self.row) != np.shape(self.column) or np.ndim(self.row) != 1:
+            raise ValueError(
+                f"estimate {self.name!r}: rows of shape {np.shape(self.row)} and columns of shape "
+                f"{np.shape(self.column)} don't name cells: expected two 1-d arrays of one length"
+            )
+        for what, values in ("cell", self.keys), ("day", self.days):
+            if np.unique(values).size != values.size:
+                raise ValueError(f"estimate {self.name!r} has a {what} twice: expected each once")
+
+    @property
+    def keys(self) -> NDArray[np.int64]:
+        """One number per cell, see :func:`cell_keys`."""
+        return cell_keys(self.row, self.column)
+
+    @property
+    def days(self) -> NDArray[np.int64]:
+        """Days since 1970-01-01."""
+        return np.asarray(self.time).astype("datetime64[D]").astype(np.int64)
+
+    @abstractmethod
+    def covers(self, top: float, bottom: float) -> bool:
+        """Whether the estimate can say anything about this layer or depth."""
+
+    @abstractmethod
+    def values(self, cells: NDArray[np.int64], top: float, bottom: float) -> Series:
+        """Soil moisture of a layer, or at a depth where ``top == bottom``.
+
+        Args:
+            cells: indices into ``row`` and ``column``.
+            top: metres.
+            bottom: metres.
+
+        Returns:
+            Shape (cells, time), m³ m⁻³, NaN where unknown.
+
+        Raises:
+            ValueError: if the estimate does not cover the request.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class LayerEstimate(Estimate):
+    """A product that gives means of layers.
+
+    Attributes:
+        layers: (top, bottom) of each layer in metres.
+        soil_moisture: shape (cells, time, layers), m³ m⁻³.
+    """
+
+    layers: Sequence[tuple[float, float]]
+    soil_moisture: NDArray[np.floating]
+
+    def __post_init__(self) -> None:
+        """Check the axes and the layers."""
+        super().__post_init__()
+        expected = (len(self.row), len(self.time), len(self.layers))
+        _check_shape(self.name, "soil moisture", self.soil_moisture.shape, expected)
+        for top, bottom in self.layers:
+            profile.check_layer(top, bottom)
+
+    def covers(self, top: float, bottom: float) -> bool:
+        """Whether one or several layers stand for the request."""
+        return request_weights(self.layers, top, bottom) is not None
+
+    def values(self, cells: NDArray[np.int64], top: float, bottom: float) -> Series:
+        """See :meth:`Estimate.values` and :func:`request_weights`."""
+        weights = request_weights(self.layers, top, bottom)
+        if weights is None:
+            raise _not_covered(self.name, top, bottom, f"layers {list(self.layers)}")
+        used = np.flatnonzero(weights)  # a missing layer that isn't used must not spread its NaN
+        return np.asarray(self.soil_moisture[cells][..., used].astype(np.float64) @ weights[used])
+
+
+@dataclass(frozen=True, eq=False)
+class ProfileEstimate(Estimate):
+    """A polynomial profile.
+
+    Attributes:
+        coefficients: shape (cells, time, degree), see :mod:`deepprofile.profile`.
+    """
+
+    coefficients: NDArray[np.floating]
+
+    def __post_init__(self) -> None:
+        """Check the axes."""
+        super().__post_init__()
+        expected = (len(self.row), len(self.time))
+        _check_shape(self.name, "coefficients", self.coefficients.shape[:2], expected)
+
+    def covers(self, top: float, bottom: float) -> bool:
+        """Whether the request lies inside the profile."""
+        return 0.0 <= top <= bottom <= profile.MAX_DEPTH
+
+    def values(self, cells: NDArray[np.int64], top: float, bottom: float) -> Series:
+        """See :meth:`Estimate.values`."""
+        if not self.covers(top, bottom):
+            raise _not_covered(self.name, top, bottom, f"0 to {profile.MAX_DEPTH} m")
+        n = self.coefficients.shape[-1]
+        if top < bottom:
+            matrix = profile.layer_matrix([(top, bottom)], n)
+        else:
+            matrix = profile.depth_matrix(top, n)
+        return np.asarray(self.coefficients[cells].astype(np.float64) @ matrix[:, 0])
+
+
+@dataclass(frozen=True, eq=False)
+class MeanEstimate(Estimate):
+    """A mean of other estimates; a day that one of them lacks is missing.
+
+    Attributes:
+        members: estimates on the same cells and days.
+        weights: shape (cells, members), normalised here so that a cell's weights sum to 1; equal
+            weights where None. A cell with a weight that is not finite, or with weights that sum to
+            0, has no values.
+    """
+
+    members: Sequence[Estimate]
+    weights: NDArray[np.floating] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the axes."""
+        super().__post_init__()
+        for member in self.members:
+            same = np.array_equal(member.keys, self.keys) and np.array_equal(member.days, self.days)
+            if not same:
+                raise ValueError(
+                    f"mean {self.name!r}: member {member.name!r} lies on other cells or days; "
+                    "expected the same ones in the same order"
+                )
+        if self.weights is not None:
+            expected = (len(self.row), len(self.members))
+            _check_shape(self.name, "weights", self.weights.shape, expected)
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        members: Sequence[Estimate],
+        weights: NDArray[np.floating] | None = None,
+    ) -> "MeanEstimate":
+        """The mean of ``members`` on the cells and days of the first."""
+        first = members[0]
+        return cls(name, first.row, first.column, first.time, members, weights)
+
+    def covers(self, top: float, bottom: float) -> bool:
+        """Whether every member covers the request."""
+        return all(member.covers(top, bottom) for member in self.members)
+
+    def values(self, cells: NDArray[np.int64], top: float, bottom: float) -> Series:
+        """See :meth:`Estimate.values`."""
+        weights = np.ones((len(cells), len(self.members)))
+        if self.weights is not None:
+            weights = self.weights[cells].astype(np.float64)
+        total = weights.sum(axis=1, keepdims=True)
+        weights = weights / np.where(total == 0, np.nan, total)
+        mean = np.zeros((len(cells), len(self.time)))
+        for weight, member in zip(weights.T, self.members, strict=True):
+            mean += weight[:, None] * member.values(cells, top, bottom)
+        return mean
+
+
+def request_weights(
+    layers: Sequence[tuple[float, float]], top: float, bottom: float
+) -> NDArray[np.float64] | None:
+    """Weights with which a product's layers answer a request.
+
+    The first rule that applies counts:
+
+    1. a depth (``top == bottom``): the thinnest layer that holds it; a depth on the boundary of
+       two layers belongs to the upper one;
+    2. a layer that the product has: that layer;
+    3. layers that don't overlap each other and together cover the request: their mean, weighted
+       by the thickness inside the request;
+    4. layers that overlap each other: the one that shares most with the request (the thickness
+       in both over the thickness in either).
+
+    Args:
+        layers: (top, bottom) of each layer in metres.
+        top: upper end of the request in metres.
+        bottom: lower end.
+
+    Returns:
+        Shape (layers,), summing to 1; None where no rule applies.
+    """
+    tops, bottoms = np.asarray(layers, dtype=np.float64).reshape(-1, 2).T
+    thickness = bottoms - tops
+    if top == bottom:
+        holds = (tops < top - _SLACK) | (tops <= _SLACK)
+        holds &= top <= bottoms + _SLACK
+        return _only(np.where(holds, -thickness, -np.inf))
+    exact = (np.abs(tops - top) < _SLACK) & (np.abs(bottoms - bottom) < _SLACK)
+    if exact.any():
+        return _only(np.where(exact, 1.0, -np.inf))
+    inside = overlap(tops, bottoms, top, bottom)
+    if _disjoint(tops, bottoms):
+        covered = abs(inside.sum() - (bottom - top)) < _SLACK
+        return inside / inside.sum() if covered else None
+    share = inside / (thickness + (bottom - top) - inside)
+    return _only(np.where(inside > _SLACK, share, -np.inf))
+
+
+def _only(score: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """All weight on the best finite score, None where there is none."""
+    if not np.isfinite(score).any():
+        return None
+    weights = np.zeros(score.size)
+    weights[np.argmax(score)] = 1.0
+    return weights
+
+
+def _disjoint(tops: NDArray[np.float64], bottoms: NDArray[np.float64]) -> bool:
+    order = np.argsort(tops)
+    return bool(np.all(tops[order][1:] >= bottoms[order][:-1] - _SLACK))
+
+
+def _check_shape(name: str, what: str, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if found != expected:
+        raise ValueError(f"estimate {name!r}: {what} has shape {found}, expected {expected}")
+
+
+def _not_covered(name: str, top: float, bottom: float, has: str) -> ValueError:
+    return ValueError(
+        f"estimate {name!r} says nothing about {top} to {bottom} m: it has {has}. "
+        "Ask covers() first, or leave this depth out."
+    )

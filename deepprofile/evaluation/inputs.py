@@ -1,0 +1,66 @@
+"""What a report is made from: plain tables and arrays, each of them optional."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pandas as pd
+import xarray as xr
+
+from deepprofile.evaluation.figures import ExampleProfile
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """Everything that a report may show; whatever is None or empty is said to be missing.
+
+    Attributes:
+        title: heading of the report.
+        subtitle: one line below it, such as place, period and date of the run.
+        subject: name of the estimate that is judged.
+        metrics: one row for each reference, estimate, depth group and cell, with columns
+            ``reference``, ``estimate``, ``group``, ``row``, ``column``, ``cell_class``, ``split``
+            and the metrics ``n``, ``bias``, ``r``, ``rmse``, ``ubrmse``, ``r_with_smap``.
+        collocation: ``weight(product, y, x)`` and ``flag(y, x)`` with CF flag attributes.
+        land: (y, x), true for the cells that collocation is shown and counted for; without it
+            those with a finite weight.
+        error_recovery: estimated against realised error variances, where the truth is known;
+            any columns.
+        history: ``epoch``, ``split`` and the loss terms.
+        profiles: example profiles.
+        maps: title of the panel to soil moisture (y, x) in m³ m⁻³.
+        map_date: day of the maps.
+        profile_checks: shares of values out of range and the like; any columns.
+        set_aside: granules that were not used, with ``url`` and ``reason``.
+        out_of_range: counts of values outside the valid range, by variable.
+        short_days: days with too few time steps.
+        rejected_stations: stations or sensors that were not used, with the reason.
+        recipe: the recipe as text.
+        versions: version of each package and product.
+        missing: name of a field to the reason why it is not there.
+    """
+
+    title: str = "Soil moisture profiles"
+    subtitle: str = ""
+    subject: str = "deepprofile"
+    metrics: pd.DataFrame | None = None
+    collocation: xr.Dataset | None = None
+    land: xr.DataArray | None = None
+    error_recovery: pd.DataFrame | None = None
+    history: pd.DataFrame | None = None
+    profiles: Sequence[ExampleProfile] = ()
+    maps: Mapping[str, xr.DataArray] = field(default_factory=dict)
+    map_date: str = ""
+    profile_checks: pd.DataFrame | None = None
+    set_aside: pd.DataFrame | None = None
+    out_of_range: pd.DataFrame | None = None
+    short_days: pd.DataFrame | None = None
+    rejected_stations: pd.DataFrame | None = None
+    recipe: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+
+def absent(inputs: ReportInputs, name: str, what: str) -> str:
+    """Sentence saying that ``what`` is not there, with the reason given for the field ``name``."""
+    reason = inputs.missing.get(name, "the report was made without this part")
+    return f"{what}: not available because {reason}."

@@ -1,0 +1,78 @@
+"""The report: one self-contained HTML file with figures and tables, and images beside it.
+
+The report takes plain tables and arrays and knows neither the model nor the store. Every part is
+optional; a missing one is named in the report with the reason.
+"""
+
+from importlib.resources import files
+from posixpath import dirname
+
+import fsspec
+import jinja2
+import pandas as pd
+import rich.table
+
+from deepprofile.evaluation.blocks import Section
+from deepprofile.evaluation.figures import depth_groups
+from deepprofile.evaluation.findings import columns_of, group_lines
+from deepprofile.evaluation.inputs import ReportInputs
+from deepprofile.evaluation.sections import all_sections
+from deepprofile.evaluation.style import label
+
+__all__ = ["ReportInputs", "console_table", "write_report"]
+
+
+def write_report(url: str, inputs: ReportInputs) -> str:
+    """Write the report as one HTML file, and its figures as images into ``figures/`` beside it.
+
+    Args:
+        url: path or fsspec URL of the HTML file; folders are made as needed.
+        inputs: what to show.
+
+    Returns:
+        ``url``.
+    """
+    sections = all_sections(inputs)
+    filesystem, path = fsspec.core.url_to_fs(url)
+    folder = f"{dirname(path)}/figures" if dirname(path) else "figures"
+    filesystem.makedirs(folder, exist_ok=True)
+    for picture in (picture for section in sections for picture in section.pictures):
+        for name, data in picture.files.items():
+            filesystem.pipe_file(f"{folder}/{name}", data)
+    filesystem.pipe_file(path, _render(inputs, sections).encode())
+    return url
+
+
+def _render(inputs: ReportInputs, sections: list[Section]) -> str:
+    source = files("deepprofile.evaluation").joinpath("report.html").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string(source).render(
+        title=inputs.title, subtitle=inputs.subtitle, sections=sections, footer=_FOOTER
+    )
+
+
+_FOOTER = (
+    "The figures lie beside this file in the folder figures. Tables can be sorted by a click on "
+    "a heading."
+)
+
+
+def console_table(summary: pd.DataFrame, title: str = "") -> rich.table.Table:
+    """The table of results for a terminal: the best value of each group and column in bold.
+
+    Args:
+        summary: one row for each depth group and estimate of one reference, with the medians.
+        title: heading of the table.
+    """
+    columns = columns_of(summary)
+    table = rich.table.Table(title=title or None, title_justify="left")
+    table.add_column("Depth", no_wrap=True)
+    table.add_column("Estimate", no_wrap=True)
+    for column in columns:
+        table.add_column(column.title, justify="right")
+    for group in depth_groups(summary):
+        for position, (estimate, values) in enumerate(group_lines(summary, group, columns)):
+            texts = [f"[bold green]{v.text}[/]" if v.best else v.text for v in values]
+            table.add_row("" if position else group, label(estimate), *texts)
+        table.add_section()
+    return table

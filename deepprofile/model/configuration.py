@@ -1,0 +1,107 @@
+"""What a network is made of, and the names of what it reads and was trained on."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from deepprofile.profile import N_COEFFICIENTS, Layer
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Shape of a :class:`~deepprofile.model.network.DeepProfile` network.
+
+    Attributes:
+        n_variables: variables of the input series.
+        n_auxiliary: static features of a cell.
+        window: days of input, the last of which is the target day.
+        filters: output channels of each convolution.
+        kernel_size: days that a convolution sees; odd, so that the padding is symmetric.
+        pooling: days (of the stage's input) averaged after each convolution.
+        n_coefficients: coefficients of the profile.
+        width: width of the dense block and of the heads' second layer.
+        head_width: width of the heads' first layer.
+        variables: names of the input variables in their order; empty where unknown.
+        features: names of the auxiliary features in their order; empty where unknown.
+        layers: layers that the network was trained on; empty where unknown.
+
+    Raises:
+        ValueError: if a size is not positive, the kernel is even, ``filters`` and ``pooling``
+            differ in length, the window is not a multiple of the product of ``pooling``, or
+            the names don't match the sizes.
+    """
+
+    n_variables: int = 39
+    n_auxiliary: int = 6
+    window: int = 360
+    filters: tuple[int, ...] = (32, 32, 16, 8)
+    kernel_size: int = 5
+    pooling: tuple[int, ...] = (2, 2, 2, 5)
+    n_coefficients: int = N_COEFFICIENTS
+    width: int = 128
+    head_width: int = 32
+    variables: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+    layers: tuple[Layer, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check that the parts fit together."""
+        self._check_sizes()
+        self._check_stages()
+        _check_names("variables", self.variables, "n_variables", self.n_variables)
+        _check_names("features", self.features, "n_auxiliary", self.n_auxiliary)
+
+    @property
+    def n_features(self) -> int:
+        """Features that the temporal extractor makes of one window."""
+        return self.filters[-1] * self.window // math.prod(self.pooling)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and numbers, as they stand in JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> "NetworkConfig":
+        """The inverse of :meth:`to_dict`, also after a round trip through JSON."""
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in content.items()
+        }
+        values["layers"] = tuple(Layer(**layer) for layer in content.get("layers", ()))
+        return cls(**values)
+
+    def _check_sizes(self) -> None:
+        for name in ("n_variables", "window", "n_coefficients", "width", "head_width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
+        if self.n_auxiliary < 0:
+            raise ValueError(f"n_auxiliary is {self.n_auxiliary}: expected 0 or more")
+        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
+            raise ValueError(
+                f"kernel_size is {self.kernel_size}: expected an odd number, so that a "
+                "convolution pads both ends of the window alike"
+            )
+
+    def _check_stages(self) -> None:
+        if not self.filters or len(self.filters) != len(self.pooling):
+            raise ValueError(
+                f"filters {self.filters} and pooling {self.pooling} have {len(self.filters)} and "
+                f"{len(self.pooling)} stages: expected one pooling for each of at least one stage"
+            )
+        if min(*self.filters, *self.pooling) < 1:
+            raise ValueError(
+                f"filters {self.filters} and pooling {self.pooling} must all be at least 1"
+            )
+        total = math.prod(self.pooling)
+        if self.window % total:
+            raise ValueError(
+                f"window is {self.window} days: expected a multiple of {total}, the product of "
+                f"pooling {self.pooling}, so that no day is dropped"
+            )
+
+
+def _check_names(what: str, names: tuple[str, ...], size_name: str, size: int) -> None:
+    if names and len(names) != size:
+        raise ValueError(
+            f"{len(names)} names of {what} but {size_name} is {size}: expected one name each"
+        )

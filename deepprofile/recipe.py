@@ -1,0 +1,304 @@
+"""Recipes: what to run, as one validated YAML file."""
+
+import json
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from deepprofile.products import PRODUCTS
+from deepprofile.profile import N_COEFFICIENTS
+from deepprofile.store.layout import EPOCH, Region, day_index
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
+
+
+class RecipeError(ValueError):
+    """A recipe that can't be run; the message names file, key, what was found and what may be."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Bounds(_Section):
+    """A box in degrees; the cubes cover all tiles that it touches."""
+
+    west: Annotated[float, Field(ge=-180, le=180)] = -180.0
+    south: Annotated[float, Field(ge=-90, le=90)] = -90.0
+    east: Annotated[float, Field(ge=-180, le=180)] = 180.0
+    north: Annotated[float, Field(ge=-90, le=90)] = 90.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.west >= self.east or self.south >= self.north:
+            raise ValueError("expected west < east and south < north")
+        return self
+
+    def holds(self, longitude: Any, latitude: Any) -> Any:
+        """Whether points (arrays of degrees) lie in the box."""
+        return (
+            (longitude >= self.west)
+            & (longitude <= self.east)
+            & (latitude >= self.south)
+            & (latitude <= self.north)
+        )
+
+
+class Period(_Section):
+    """First and last day, both included."""
+
+    start: date = EPOCH
+    end: date
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.start < EPOCH:
+            raise ValueError(f"start {self.start} is before the first day of SMAP L4, {EPOCH}")
+        if self.end < self.start:
+            raise ValueError(f"end {self.end} is before start {self.start}")
+        return self
+
+    @property
+    def days(self) -> slice:
+        """Day indices counted from the epoch of the cubes."""
+        return slice(day_index(self.start), day_index(self.end) + 1)
+
+
+class Synthetic(_Section):
+    """The demo Earth: product files are made before they are read."""
+
+    seed: Seed = 1
+    hard: bool = False
+
+
+class ProductSource(_Section):
+    """Where the granules of a product lie."""
+
+    url: str
+
+
+class Sources(_Section):
+    """A file or folder that may be given several times, the preferred first."""
+
+    urls: Annotated[list[str], Field(min_length=1)]
+
+
+class Ingest(_Section):
+    """How granules become daily fields."""
+
+    min_fraction: Fraction = 0.75
+    blocks_per_commit: Count = 1
+
+
+class Collocation(_Section):
+    """Triple collocation on the 0-100 cm column."""
+
+    products: Annotated[list[str], Field(min_length=3, max_length=3)] = [
+        "smap_l4",
+        "era5_land",
+        "gldas",
+    ]
+    scale: dict[str, Positive] = {"gldas": 0.4}
+    min_samples: Annotated[int, Field(ge=3)] = 100
+    bootstrap: Annotated[int, Field(ge=0)] = 0
+    block_days: Count = 60
+    seed: Seed = 1
+
+
+class Split(_Section):
+    """Shares of the extra and other cells; the rest validates, and so do all core cells."""
+
+    train: Fraction = 0.5
+    candidate: Fraction = 0.3
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        if self.train + self.candidate >= 1.0:
+            raise ValueError("train + candidate must leave cells for validation (sum below 1)")
+        return self
+
+
+class GroundTruth(_Section):
+    """Station readings as daily ground truth."""
+
+    good_flags: list[str] = ["G"]
+    min_days: Count = 180
+
+
+class Sample(_Section):
+    """Which cells and days the network learns from."""
+
+    other_cells: Annotated[int, Field(ge=0)] = 2500
+    other_outside: Bounds | None = Bounds(west=-125.0, south=24.5, east=-66.5, north=49.5)
+    split: Split = Split()
+    max_gap_days: Annotated[int, Field(ge=0)] = 3
+    seed: Seed = 1
+
+
+class Training(_Section):
+    """Network and training; the defaults are the paper's."""
+
+    window: Count = 360
+    n_coefficients: Annotated[int, Field(ge=2, le=20)] = N_COEFFICIENTS
+    smoothness: Annotated[float, Field(ge=0.0)] = 2e-4
+    epochs: Count = 50
+    samples_per_epoch: Count | None = None
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    learning_rate: Positive = 1e-3
+    average_last: Count = 5
+    seed: Seed = 1
+
+    @model_validator(mode="after")
+    def _average(self) -> Self:
+        if self.average_last > self.epochs:
+            raise ValueError(f"average_last {self.average_last} exceeds epochs {self.epochs}")
+        return self
+
+
+class Evaluate(_Section):
+    """What the report compares."""
+
+    min_days: Count = 90
+    min_cells: Count = 20
+
+
+class Recipe(_Section):
+    """Everything that one run needs; see docs/recipe.md."""
+
+    name: Annotated[str, Field(min_length=1)]
+    root: str
+    period: Period
+    region: Bounds | None = None
+    synthetic: Synthetic | None = None
+    products: dict[str, ProductSource]
+    terrain: Sources
+    stations: Sources | None = None
+    ingest: Ingest = Ingest()
+    collocation: Collocation = Collocation()
+    ground_truth: GroundTruth = GroundTruth()
+    sample: Sample = Sample()
+    training: Training = Training()
+    evaluate: Evaluate = Evaluate()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        unknown = sorted(set(self.products) - set(PRODUCTS))
+        if unknown:
+            raise ValueError(f"products: {unknown} have no reader; there are {sorted(PRODUCTS)}")
+        if "smap_l4" not in self.products:
+            raise ValueError("products: smap_l4 is missing; the network reads its variables")
+        absent = [p for p in self.collocation.products if p not in self.products]
+        if absent:
+            raise ValueError(f"collocation.products: {absent} are not among products")
+        stray = sorted(set(self.collocation.scale) - set(self.collocation.products))
+        if stray:
+            raise ValueError(f"collocation.scale: {stray} are not among collocation.products")
+        return self
+
+    @property
+    def tiles(self) -> Region:
+        """The region of whole tiles that the cubes cover."""
+        if self.region is None:
+            return Region.globe()
+        box = self.region
+        return Region.from_bounds(box.west, box.south, box.east, box.north)
+
+    def digest(self, *sections: str) -> str:
+        """The named sections as canonical JSON, for ledgers and attributes."""
+        document = self.model_dump(mode="json", include=set(sections) or None)
+        return json.dumps(document, sort_keys=True)
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """Read and validate a recipe.
+
+    ``{root}`` in a URL stands for the recipe's root. A relative root is taken from the current
+    folder, so that workers started elsewhere find the same place.
+
+    Args:
+        path: a YAML file; see ``pipelines/`` and docs/recipe.md.
+
+    Returns:
+        The validated recipe.
+
+    Raises:
+        RecipeError: if the file can't be read or a key or value is not allowed. The message
+            names file and key, what was found and what is allowed.
+    """
+    file = Path(path)
+    try:
+        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        found = sorted(str(p) for p in file.parent.glob("*.yaml")) if file.parent.is_dir() else []
+        raise RecipeError(
+            f"{file}: can't be read ({error.strerror}). Recipes in that folder: {found or 'none'}"
+        ) from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{file}: is not valid YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise RecipeError(f"{file}: expected keys such as name, root, period; found {document!r}")
+    try:
+        return Recipe.model_validate(_resolve(document))
+    except ValidationError as error:
+        raise RecipeError(_explain(file, error)) from error
+
+
+def _resolve(document: dict[str, Any]) -> dict[str, Any]:
+    root = document.get("root")
+    if not isinstance(root, str):
+        return document
+    if "://" not in root:
+        root = str(Path(root).expanduser().resolve())
+
+    def fill(value: Any) -> Any:
+        if isinstance(value, str):
+            return value.replace("{root}", root)
+        if isinstance(value, dict):
+            return {key: fill(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [fill(item) for item in value]
+        return value
+
+    return {**fill(document), "root": root}
+
+
+def _explain(file: Path, error: ValidationError) -> str:
+    lines = [f"{file}: {error.error_count()} problem(s) in the recipe"]
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"]) or "(whole recipe)"
+        if problem["type"] == "extra_forbidden":
+            allowed = ", ".join(_keys_at(problem["loc"][:-1]))
+            lines.append(f"  {key}: unknown key. Allowed here: {allowed}")
+        elif problem["type"] == "missing":
+            lines.append(f"  {key}: is missing and must be given")
+        elif problem["type"] == "value_error":
+            lines.append(f"  {key}: {problem['msg'].removeprefix('Value error, ')}")
+        else:
+            lines.append(f"  {key}: found {problem['input']!r}; {problem['msg']}")
+    return "\n".join(lines)
+
+
+def _keys_at(location: tuple[int | str, ...]) -> list[str]:
+    model: type[BaseModel] = Recipe
+    for part in location:
+        field = model.model_fields.get(str(part))
+        inner = _section_of(field.annotation) if field else None
+        model = inner or (ProductSource if location[:1] == ("products",) else model)
+    return sorted(model.model_fields)
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    candidates = [annotation, *getattr(annotation, "__args__", ())]
+    for candidate in candidates:
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+StageName = Literal["synthesize", "ingest", "collocate", "sample", "train", "predict", "evaluate"]

@@ -1,0 +1,84 @@
+"""Which cells are used: core and extra ones with stations, others drawn; and their split."""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from deepprofile import grid
+from deepprofile.recipe import Bounds, Split
+from deepprofile.store.layout import TILE_COLUMNS, TILE_ROWS
+
+CORE, EXTRA, OTHER = "core", "extra", "other"
+
+
+def select_cells(
+    station_cells: pd.DataFrame,
+    complete: NDArray[np.bool_],
+    corner: tuple[int, int],
+    *,
+    other_cells: int,
+    other_outside: Bounds | None,
+    split: Split,
+    seed: int,
+) -> pd.DataFrame:
+    """Table of the chosen cells, ordered by tile.
+
+    Args:
+        station_cells: columns ``row``, ``column``, ``cell_class`` (core, extra or something
+            else, which is left out), one line a cell.
+        complete: land cells with all products, shape of the region.
+        corner: global row and column of the region's corner.
+        other_cells: number of cells without a chosen station that are drawn.
+        other_outside: box from which none of them is drawn.
+        split: shares of extra and other cells; core cells always validate.
+        seed: of the draw and the split.
+
+    Returns:
+        Columns ``row``, ``column``, ``cell_class``, ``split`` ("train", "candidate",
+        "validation").
+    """
+    generator = np.random.default_rng(seed)
+    chosen = station_cells[station_cells["cell_class"].isin([CORE, EXTRA])]
+    held = complete[chosen["row"].to_numpy() - corner[0], chosen["column"].to_numpy() - corner[1]]
+    chosen = chosen[held][["row", "column", "cell_class"]]
+    others = _draw(generator, chosen, complete, corner, other_cells, other_outside)
+    cells = pd.concat([chosen, others], ignore_index=True)
+    cells["split"] = "validation"
+    free = np.flatnonzero(cells["cell_class"] != CORE)
+    order = generator.permutation(free)
+    n_train = round(split.train * free.size)
+    n_candidate = round(split.candidate * free.size)
+    cells.loc[order[:n_train], "split"] = "train"
+    cells.loc[order[n_train : n_train + n_candidate], "split"] = "candidate"
+    return _by_tile(cells)
+
+
+def _draw(
+    generator: np.random.Generator,
+    taken: pd.DataFrame,
+    complete: NDArray[np.bool_],
+    corner: tuple[int, int],
+    n_cells: int,
+    outside: Bounds | None,
+) -> pd.DataFrame:
+    free = complete.copy()
+    free[taken["row"].to_numpy() - corner[0], taken["column"].to_numpy() - corner[1]] = False
+    row, column = (axis + start for axis, start in zip(np.nonzero(free), corner, strict=True))
+    if outside is not None:
+        allowed = ~outside.holds(grid.longitudes()[column], grid.latitudes()[row])
+        row, column = row[allowed], column[allowed]
+    drawn = np.sort(generator.permutation(row.size)[:n_cells])
+    return pd.DataFrame({"row": row[drawn], "column": column[drawn], "cell_class": OTHER})
+
+
+def _by_tile(cells: pd.DataFrame) -> pd.DataFrame:
+    """One job writes the cells of a tile, so these follow one another."""
+    keys = pd.DataFrame(
+        {
+            "tile_row": cells["row"] // TILE_ROWS,
+            "tile_column": cells["column"] // TILE_COLUMNS,
+            "row": cells["row"],
+            "column": cells["column"],
+        }
+    )
+    return cells.loc[keys.sort_values(list(keys.columns)).index].reset_index(drop=True)

@@ -1,0 +1,283 @@
+"""Stage collocate: error variances and weights of the products in every land cell.
+
+Two publications: the estimates of every tile, then the median weights of the valid cells written
+where triple collocation does not hold (a median needs all tiles).
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepprofile.collocation import (
+    Estimates,
+    Flag,
+    SamplingErrors,
+    accumulate,
+    block_bootstrap,
+    column_mean,
+    draw_blocks,
+    finish,
+    flag_attributes,
+    median_weights,
+)
+from deepprofile.recipe import Recipe
+from deepprofile.stages.context import Context, Plan, StageError
+from deepprofile.stages.publication import inputs_of, publish_stage
+from deepprofile.store import (
+    Template,
+    Writer,
+    collocation_template,
+    done_jobs,
+    layers_of,
+    open_cube,
+    read_tile,
+)
+from deepprofile.store.kinds import NOT_PROCESSED
+from deepprofile.store.layout import BLOCK_DAYS, Tile
+
+STAGE = "collocate"
+FALLBACK = "collocate: fallback"
+DOMINANT = 0.9
+"""A weight above this leaves little to the other products."""
+
+
+@dataclass(frozen=True)
+class CollocateJob:
+    """One tile.
+
+    Attributes:
+        tile: the tile.
+        cubes: URL of each of the three products' cubes, by product, in order.
+        static: URL of the cube with the land mask.
+        days: first day index and the one after the last.
+        scale: factor s of each product.
+        min_samples: fewest common days.
+        bootstrap: replicates, 0 for none.
+        block_days: days of a bootstrap block.
+        seed: seed of the bootstrap.
+    """
+
+    tile: Tile
+    cubes: Mapping[str, str]
+    static: str
+    days: tuple[int, int]
+    scale: tuple[float, ...]
+    min_samples: int
+    bootstrap: int
+    block_days: int
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Name in the ledger."""
+        return f"tile {self.tile.row} {self.tile.column}"
+
+
+@dataclass(frozen=True)
+class FallbackJob:
+    """One tile with invalid cells, and the weights that they get."""
+
+    tile: Tile
+    cube: str
+    weights: tuple[float, ...]
+
+    @property
+    def key(self) -> str:
+        """Name in the ledger."""
+        return f"tile {self.tile.row} {self.tile.column}"
+
+
+def run(context: Context) -> str:
+    """Collocate the tiles that are not done for these inputs; then fill in the fallback."""
+    url, jobs = context.paths.collocation, _jobs(context)
+    matching = {"inputs": _inputs(context)}
+    if not done_jobs(url, FALLBACK, matching):
+        done = done_jobs(url, STAGE, matching)
+        rest = [job for job in jobs if job.key not in done]
+        if rest:
+            template = _template(context.recipe)
+            outcome = publish_stage(
+                context,
+                url,
+                template,
+                write_estimates,
+                rest,
+                stage=STAGE,
+                what="error variances",
+                metadata=matching,
+            )
+            if outcome.failed:
+                raise StageError(
+                    f"{url}: {len(outcome.failed)} tiles failed, so the medians of the valid cells "
+                    "are not known yet. Run the stage again."
+                )
+        _publish_fallback(context, jobs, matching)
+    return _describe(url)
+
+
+def plan(recipe: Recipe) -> Plan:
+    """Reads every layer of three products once; writes a few numbers a cell."""
+    region, days = recipe.tiles, recipe.period.days
+    cells, n_days = region.shape[0] * region.shape[1], days.stop - days.start
+    tile = next(region.tiles())
+    in_tile = (tile.rows.stop - tile.rows.start) * (tile.columns.stop - tile.columns.start)
+    memory = 3 * n_days * in_tile * 4 + BLOCK_DAYS * 4 * in_tile * 4
+    n_tiles = len(list(region.tiles()))
+    return Plan(n_tiles, cells * n_days * 8 * 4, cells * 20 * 4, memory, "tiles without land fewer")
+
+
+def write_estimates(writer: Writer, job: CollocateJob) -> int:
+    """Collocate one tile; returns the number of its land cells."""
+    rows, columns = writer.region.local(job.tile)
+    land = open_cube(job.static, chunks=None)["land"].values[rows, columns] == 1
+    series = [_column(url, job, land) for url in job.cubes.values()]
+    x, y, z = series
+    found = finish(accumulate(x, y, z), job.scale, job.min_samples)
+    place = writer.select(job.tile)
+    for name, values in _variables(found, _errors(job, series)).items():
+        full = np.full((*values.shape[:-1], *land.shape), _missing(values), values.dtype)
+        full[..., land] = values
+        writer.write(name, place, full)
+    return int(land.sum())
+
+
+def write_fallback(writer: Writer, job: FallbackJob) -> int:
+    """Give the invalid cells of a tile the fallback weights; returns their number."""
+    cube = open_cube(job.cube, chunks=None)
+    weight, flag = read_tile(cube, "weight", job.tile), read_tile(cube, "flag", job.tile)
+    invalid = (flag != Flag.VALID) & (flag != NOT_PROCESSED)
+    weight[:, invalid] = np.asarray(job.weights, dtype=np.float32)[:, None]
+    writer.write("weight", writer.select(job.tile), weight)
+    return int(invalid.sum())
+
+
+def _jobs(context: Context) -> list[CollocateJob]:
+    recipe, paths = context.recipe, context.paths
+    options = recipe.collocation
+    days = recipe.period.days
+    land = open_cube(paths.static, chunks=None)["land"].values == 1
+    return [
+        CollocateJob(
+            tile,
+            {name: paths.product(name) for name in options.products},
+            paths.static,
+            (days.start, days.stop),
+            _scale(recipe),
+            options.min_samples,
+            options.bootstrap,
+            options.block_days,
+            options.seed,
+        )
+        for tile in recipe.tiles.land_tiles(land)
+    ]
+
+
+def _scale(recipe: Recipe) -> tuple[float, ...]:
+    options = recipe.collocation
+    return tuple(options.scale.get(name, 1.0) for name in options.products)
+
+
+def _inputs(context: Context) -> str:
+    cubes = [context.paths.product(name) for name in context.recipe.collocation.products]
+    return inputs_of([*cubes, context.paths.static], context.recipe.digest("collocation", "period"))
+
+
+def _template(recipe: Recipe) -> Template:
+    options = recipe.collocation
+    return collocation_template(
+        recipe.tiles,
+        options.products,
+        flag_attributes=flag_attributes(options.products),
+        bootstrap=options.bootstrap > 0,
+    )
+
+
+def _column(url: str, job: CollocateJob, land: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """0-100 cm means of a product on the land cells of a tile, (time, cells), block by block."""
+    cube = open_cube(url, chunks=None)
+    layers = layers_of(cube)
+    start, stop = job.days
+    mean = np.full((stop - start, int(land.sum())), np.nan, np.float32)
+    for first in range(start, min(stop, cube.sizes["time"]), BLOCK_DAYS):
+        last = min(first + BLOCK_DAYS, stop, cube.sizes["time"])
+        values = read_tile(cube, "soil_moisture", job.tile, (first, last))
+        mean[first - start : last - start] = column_mean(values[..., land], layers, axis=1)
+    return mean
+
+
+def _errors(job: CollocateJob, series: list[NDArray[np.float32]]) -> SamplingErrors | None:
+    if not job.bootstrap:
+        return None
+    n_days = len(series[0])
+    blocks = draw_blocks(n_days, job.bootstrap, job.block_days, job.seed)
+    x, y, z = series
+    return block_bootstrap(x, y, z, np.arange(n_days), blocks, job.scale)
+
+
+def _variables(found: Estimates, errors: SamplingErrors | None) -> dict[str, NDArray[Any]]:
+    variables: dict[str, NDArray[Any]] = {
+        name: getattr(found, name).astype(np.float32)
+        for name in ("weight", "error_variance", "sensitivity", "signal_to_noise")
+    }
+    variables |= {"n_samples": found.n_samples, "flag": found.flag}
+    if errors is not None:
+        variables |= {
+            name: getattr(errors, name).astype(np.float32)
+            for name in ("error_variance_std", "weight_std")
+        }
+    return variables
+
+
+def _missing(values: NDArray[Any]) -> float:
+    if values.dtype.kind == "f":
+        return float("nan")
+    return NOT_PROCESSED if values.dtype == np.uint8 else 0
+
+
+def _publish_fallback(
+    context: Context, jobs: list[CollocateJob], matching: Mapping[str, Any]
+) -> None:
+    url = context.paths.collocation
+    cube = open_cube(url, chunks=None)
+    weight, flag = cube["weight"].values, cube["flag"].values
+    weights = median_weights(weight, flag, _scale(context.recipe))
+    given = tuple(float(w) for w in weights)
+    publish_stage(
+        context,
+        url,
+        _template(context.recipe),
+        write_fallback,
+        [FallbackJob(job.tile, url, given) for job in jobs],
+        stage=FALLBACK,
+        what="weights of invalid cells",
+        metadata={**matching, "fallback_weights": list(given)},
+    )
+
+
+def _describe(url: str) -> str:
+    """Medians of the weights, shares of invalid cells by reason, share of dominant weights."""
+    cube = open_cube(url, chunks=None)
+    weight, flag = cube["weight"].values, cube["flag"].values
+    land = flag != NOT_PROCESSED
+    counts = Counter(flag[land].tolist())
+    n_land = max(int(land.sum()), 1)
+    meanings = str(cube["flag"].attrs["flag_meanings"]).split()
+    reasons = [
+        f"{meanings[value]} {100 * count / n_land:.1f} %"
+        for value, count in sorted(counts.items())
+        if value != Flag.VALID
+    ]
+    valid = weight[:, flag == Flag.VALID]
+    medians = np.median(valid, axis=1) if valid.size else np.full(3, np.nan)
+    named = ", ".join(
+        f"{name} {median:.3f}" for name, median in zip(cube["product"].values, medians, strict=True)
+    )
+    dominant = float((valid.max(axis=0) > DOMINANT).mean()) if valid.size else 0.0
+    return (
+        f"{n_land} land cells; median weights {named}; invalid: {', '.join(reasons) or 'none'}; "
+        f"a weight above {DOMINANT}: {100 * dominant:.1f} %"
+    )

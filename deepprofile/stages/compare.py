@@ -1,0 +1,144 @@
+"""Jobs of stage evaluate: every estimate against every reference in the cells of one tile."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+
+from deepprofile.evaluation.estimates import (
+    Estimate,
+    LayerEstimate,
+    MeanEstimate,
+    ProfileEstimate,
+)
+from deepprofile.evaluation.ground_truth import label_cells, truth_reference
+from deepprofile.evaluation.tables import evaluate
+from deepprofile.stages.stations import open_ground_truth
+from deepprofile.store import layers_of, open_cube, read_cells
+from deepprofile.store.layout import TILE_COLUMNS, TILE_ROWS, Tile
+from deepprofile.synthetic import read_truth
+
+STATIONS, TRUTH = "stations", "truth"
+DEEPPROFILE, MEAN, TC_MEAN = "deepprofile", "mean", "tc_mean"
+
+
+@dataclass(frozen=True)
+class CompareJob:
+    """One tile.
+
+    Attributes:
+        tile: the tile.
+        cubes: URL of each product's cube, by product.
+        triplet: the products that were collocated; their means are baselines.
+        coefficients: URL of the cube of profiles.
+        collocation: URL of the cube of weights.
+        samples: URL of the cube that knows class and split of the chosen cells.
+        ground_truth: URL of the stations' ground truth; empty for none.
+        truth: path of a synthetic truth; empty for none.
+        min_days: common days that a comparison needs.
+    """
+
+    tile: Tile
+    cubes: Mapping[str, str]
+    triplet: tuple[str, ...]
+    coefficients: str
+    collocation: str
+    samples: str
+    ground_truth: str
+    truth: str
+    min_days: int
+
+    @property
+    def key(self) -> str:
+        """Name in messages."""
+        return f"tile {self.tile.row} {self.tile.column}"
+
+
+def compare(job: CompareJob) -> pd.DataFrame:
+    """Long table of all estimates against all references of a tile; empty where it has none."""
+    cells = chosen_cells(job.samples)
+    found = {
+        name: label_cells(reference, cells)
+        for name, reference in _references(job).items()
+        if reference.sizes["series"]
+    }
+    if not found:
+        return pd.DataFrame()
+    places = np.concatenate([np.stack([r["row"], r["column"]], 1) for r in found.values()])
+    rows, columns = np.unique(places, axis=0).T
+    made = estimates(job, rows, columns)
+    tables = [
+        evaluate(made, reference, name=name, min_days=job.min_days)
+        for name, reference in found.items()
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def estimates(
+    job: CompareJob, rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> list[Estimate]:
+    """The profile, every product, their plain mean and their TC-weighted mean in some cells."""
+    products = {name: _product(name, url, rows, columns) for name, url in job.cubes.items()}
+    members = [products[name] for name in job.triplet]
+    weights = read_cells(job.collocation, "weight", rows, columns)
+    cube = open_cube(job.coefficients, chunks=None)
+    coefficients = read_cells(cube, "coefficients", rows, columns)
+    return [
+        ProfileEstimate(DEEPPROFILE, rows, columns, cube["time"].values, coefficients),
+        *products.values(),
+        MeanEstimate.of(MEAN, members),
+        MeanEstimate.of(TC_MEAN, members, weights),
+    ]
+
+
+def chosen_cells(samples: str) -> pd.DataFrame:
+    """Row, column, class and split of the chosen cells."""
+    cube = open_cube(samples, chunks=None)
+    names = ["row", "column", "cell_class", "split"]
+    return pd.DataFrame({name: cube[name].values for name in names})
+
+
+def _product(
+    name: str, url: str, rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> LayerEstimate:
+    cube = open_cube(url, chunks=None)
+    values = read_cells(cube, "soil_moisture", rows, columns)
+    bounds = [(layer.top, layer.bottom) for layer in layers_of(cube)]
+    return LayerEstimate(name, rows, columns, cube["time"].values, bounds, values)
+
+
+def _references(job: CompareJob) -> dict[str, xr.Dataset]:
+    found = {}
+    if job.ground_truth:
+        stations = open_ground_truth(job.ground_truth)
+        found[STATIONS] = stations.isel(series=_in_tile(stations, job.tile))
+    if job.truth:
+        truth = read_truth(job.truth)
+        truth = truth.isel(cell=_in_tile(truth, job.tile))
+        found[TRUTH] = truth_reference(
+            truth["soil_moisture"].values,
+            truth["interface"].values,
+            truth["time"].values,
+            truth["row"].values,
+            truth["column"].values,
+        )
+    return found
+
+
+def _in_tile(dataset: xr.Dataset, tile: Tile) -> NDArray[np.int64]:
+    here = dataset["row"].values // TILE_ROWS == tile.row
+    here &= dataset["column"].values // TILE_COLUMNS == tile.column
+    return np.flatnonzero(here)
+
+
+def merge(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """All tiles in one table, in an order that does not depend on which job ended first."""
+    filled = [table for table in tables if len(table)]
+    if not filled:
+        return pd.DataFrame()
+    merged = pd.concat(filled, ignore_index=True)
+    order = ["reference", "row", "column", "top", "bottom", "group"]
+    return merged.sort_values(order, kind="stable", ignore_index=True)

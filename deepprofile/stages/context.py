@@ -1,0 +1,104 @@
+"""What every stage is given, and where each stage's output lies."""
+
+from dataclasses import dataclass
+
+from distributed import Client
+from rich.console import Console
+
+from deepprofile.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Places under the root of a recipe; each is a URL or a local path."""
+
+    root: str
+
+    def _join(self, name: str) -> str:
+        return f"{self.root.rstrip('/')}/{name}"
+
+    @property
+    def earth(self) -> str:
+        """Product files, stations and truth of the demo Earth."""
+        return self._join("earth")
+
+    @property
+    def truth(self) -> str:
+        """The demo Earth's truth, against which every claim can be checked."""
+        return self._join("earth/truth.nc")
+
+    def product(self, name: str) -> str:
+        """Cube of a product's daily fields."""
+        return self._join(f"cubes/{name}")
+
+    @property
+    def static(self) -> str:
+        """Cube of the land mask and the auxiliary features."""
+        return self._join("cubes/static")
+
+    @property
+    def collocation(self) -> str:
+        """Cube of error variances and weights."""
+        return self._join("cubes/collocation")
+
+    @property
+    def samples(self) -> str:
+        """Cube of the training series, cell by cell."""
+        return self._join("cubes/samples")
+
+    @property
+    def coefficients(self) -> str:
+        """Cube of the profile's coefficients, the product of the whole."""
+        return self._join("cubes/coefficients")
+
+    @property
+    def ground_truth(self) -> str:
+        """Daily station readings per cell and depth group."""
+        return self._join("ground_truth.zarr")
+
+    @property
+    def model(self) -> str:
+        """Folder of the trained model and its loss history."""
+        return self._join("model")
+
+    @property
+    def report(self) -> str:
+        """Folder of the report, its figures and tables."""
+        return self._join("report")
+
+
+@dataclass(frozen=True)
+class Context:
+    """A running recipe."""
+
+    recipe: Recipe
+    client: Client
+    console: Console
+
+    @property
+    def paths(self) -> Paths:
+        """Where things lie."""
+        return Paths(self.recipe.root)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a stage would do, known without touching data.
+
+    Attributes:
+        jobs: number of jobs on Dask.
+        bytes_read: uncompressed bytes that all jobs read.
+        bytes_written: uncompressed bytes that all jobs write.
+        job_memory: predicted peak memory of one job in bytes.
+        note: what the numbers rest on.
+    """
+
+    jobs: int
+    bytes_read: int
+    bytes_written: int
+    job_memory: int
+    note: str = ""
+
+
+class StageError(Exception):
+    """A stage that can't go on; the message says what was found and what to do."""

@@ -1,0 +1,97 @@
+"""Stage evaluate: compare with stations (and the demo Earth's truth), write tables and report."""
+
+import fsspec
+import pandas as pd
+
+from deepprofile.evaluation.report import console_table, write_report
+from deepprofile.evaluation.tables import summarise
+from deepprofile.progress import meter
+from deepprofile.recipe import Recipe
+from deepprofile.stages.compare import STATIONS, TRUTH, CompareJob, compare, merge
+from deepprofile.stages.context import Context, Plan, StageError
+from deepprofile.stages.material import report_inputs
+from deepprofile.store import open_cube, run_jobs
+from deepprofile.store.layout import TILE_COLUMNS, TILE_ROWS
+
+STAGE = "evaluate"
+PRINTED_SPLIT = "validation"
+
+
+def run(context: Context) -> str:
+    """Compare, print the medians over validation cells, write tables and the report."""
+    table = _compare(context)
+    if table.empty:
+        raise StageError(
+            "there is nothing to compare with: the recipe has neither stations nor a synthetic "
+            "Earth in its region. Give stations.urls."
+        )
+    summary = summarise(table, min_cells=context.recipe.evaluate.min_cells)
+    report = context.paths.report
+    _write_csv(table, f"{report}/metrics.csv")
+    _write_csv(summary, f"{report}/summary.csv")
+    page = write_report(f"{report}/report.html", report_inputs(context, table))
+    _print(context, summary)
+    return f"report: {page}"
+
+
+def plan(recipe: Recipe) -> Plan:
+    """Reads the tiles that hold cells with a reference."""
+    days = recipe.period.days.stop - recipe.period.days.start
+    tiles = len(list(recipe.tiles.tiles())) if recipe.stations or recipe.synthetic else 0
+    tile_day = TILE_ROWS * TILE_COLUMNS * 4
+    return Plan(tiles, tiles * days * 18 * tile_day, 0, 2 * 32 * 10 * tile_day, "at most")
+
+
+def _compare(context: Context) -> pd.DataFrame:
+    jobs = _jobs(context)
+    with meter(context.console, "comparing", len(jobs)) as progress:
+        results, failed = run_jobs(
+            context.client, compare, jobs, on_done=lambda done, _: progress.update(done)
+        )
+    if failed:
+        raise StageError(
+            f"{len(failed)} tiles could not be compared, so the report would not be complete. "
+            f"The first, {failed[0].job.key}: {failed[0].error}\n{failed[0].traceback}"
+        )
+    return merge([table for _, table in results])
+
+
+def _jobs(context: Context) -> list[CompareJob]:
+    recipe, paths = context.recipe, context.paths
+    land = open_cube(paths.static, chunks=None)["land"].values == 1
+    return [
+        CompareJob(
+            tile,
+            {name: paths.product(name) for name in recipe.products},
+            tuple(recipe.collocation.products),
+            paths.coefficients,
+            paths.collocation,
+            paths.samples,
+            paths.ground_truth if recipe.stations else "",
+            paths.truth if recipe.synthetic else "",
+            recipe.evaluate.min_days,
+        )
+        for tile in recipe.tiles.land_tiles(land)
+    ]
+
+
+def _print(context: Context, summary: pd.DataFrame) -> None:
+    for reference in (TRUTH, STATIONS):
+        chosen = summary["reference"] == reference
+        if reference == TRUTH:
+            chosen &= summary["split"] == PRINTED_SPLIT
+        part = summary[chosen]
+        if len(part):
+            title = f"Medians over {_cells(reference)} against {reference}"
+            context.console.print(console_table(part, title))
+
+
+def _cells(reference: str) -> str:
+    return f"{PRINTED_SPLIT} cells" if reference == TRUTH else "station cells"
+
+
+def _write_csv(table: pd.DataFrame, url: str) -> None:
+    filesystem, path = fsspec.core.url_to_fs(url)
+    filesystem.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+    with filesystem.open(path, "w") as file:
+        table.to_csv(file, index=False)

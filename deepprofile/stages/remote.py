@@ -1,0 +1,41 @@
+"""One long task on one worker, with its progress shown where the stage runs."""
+
+from collections.abc import Callable
+from typing import Any
+
+from distributed import get_worker
+
+from deepprofile.progress import meter
+from deepprofile.stages.context import Context
+
+Report = Callable[[float, str], None]
+"""Called in the worker with the share done (0-1) and a short note."""
+
+
+def run_on_worker(context: Context, what: str, function: Callable[..., Any], *args: Any) -> Any:
+    """Run ``function(report, *args)`` on a worker and return its result.
+
+    Args:
+        context: the running recipe.
+        what: what is done, for the progress.
+        function: importable on the workers.
+        args: small.
+    """
+    topic = f"deepprofile {what}"
+    with meter(context.console, what, 100) as progress:
+        context.client.subscribe_topic(
+            topic, lambda event: progress.update(round(100 * event[1][0]), event[1][1])
+        )
+        try:
+            return context.client.submit(_call, topic, function, args, pure=False).result()
+        finally:
+            context.client.unsubscribe_topic(topic)
+
+
+def _call(topic: str, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    worker = get_worker()
+
+    def report(share: float, note: str) -> None:
+        worker.log_event(topic, (share, note))
+
+    return function(report, *args)

@@ -1,0 +1,199 @@
+"""Stage sample: ground truth of the stations, choice of cells, and the series of each cell."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from deepprofile.collocation import Flag as CollocationFlag
+from deepprofile.products import PRODUCTS
+from deepprofile.profile import Layer
+from deepprofile.recipe import Recipe
+from deepprofile.stages.cells import select_cells
+from deepprofile.stages.context import Context, Plan, StageError
+from deepprofile.stages.publication import inputs_of, publish_stage
+from deepprofile.stages.stations import prepare_ground_truth
+from deepprofile.store import (
+    Template,
+    Writer,
+    done_jobs,
+    open_cube,
+    read_cells,
+    samples_template,
+)
+from deepprofile.store.kinds import NOT_PROCESSED
+from deepprofile.store.layout import BLOCK_DAYS, TILE_COLUMNS, TILE_ROWS, Tile
+
+STAGE = "sample"
+
+
+@dataclass(frozen=True)
+class SampleJob:
+    """The chosen cells of one tile.
+
+    Attributes:
+        tile: the tile.
+        first: position of its first cell in the samples cube.
+        rows: global rows of its cells.
+        columns: global columns.
+        n_days: length of the series.
+        cubes: URL of each target product's cube, by product, in order of the layers.
+        smap_l4: URL of the cube with the forcing.
+        static: URL of the cube with the auxiliary features.
+        collocation: URL of the cube with the weights.
+    """
+
+    tile: Tile
+    first: int
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+    n_days: int
+    cubes: Mapping[str, str]
+    smap_l4: str
+    static: str
+    collocation: str
+
+    @property
+    def key(self) -> str:
+        """Name in the ledger."""
+        return f"tile {self.tile.row} {self.tile.column}: {len(self.rows)} cells"
+
+
+def run(context: Context) -> str:
+    """Choose the cells and extract their series, where this is not done for these inputs."""
+    stations = prepare_ground_truth(context)
+    cells = _cells(context, stations)
+    url, matching = context.paths.samples, {"inputs": _inputs(context)}
+    done = done_jobs(url, STAGE, matching)
+    jobs = [job for job in _jobs(context, cells) if job.key not in done]
+    if jobs:
+        publish_stage(
+            context,
+            url,
+            _template(context, cells),
+            write_series,
+            jobs,
+            stage=STAGE,
+            what="series of cells",
+            n_days=context.recipe.period.days.stop,
+            metadata=matching,
+        )
+    counts = cells.value_counts(["cell_class", "split"]).reset_index(name="n").sort_values("split")
+    return ", ".join(
+        f"{line.n} {line.cell_class} cells for {line.split}" for line in counts.itertuples()
+    )
+
+
+def plan(recipe: Recipe) -> Plan:
+    """Reads the tiles that hold chosen cells; writes the series of these."""
+    days = recipe.period.days.stop - recipe.period.days.start
+    tiles = len(list(recipe.tiles.tiles()))
+    cells = min(recipe.sample.other_cells, recipe.tiles.shape[0] * recipe.tiles.shape[1])
+    tile_bytes = TILE_ROWS * TILE_COLUMNS * 4 * 47
+    written = cells * days * 47 * 4
+    memory = BLOCK_DAYS * tile_bytes + 2 * written // tiles
+    return Plan(tiles, tiles * days * tile_bytes, written, memory, "station cells come on top")
+
+
+def write_series(writer: Writer, job: SampleJob) -> int:
+    """Write the series, features, targets and weights of a tile's cells."""
+    cells = {"cell": slice(job.first, job.first + len(job.rows))}
+    where = job.rows, job.columns
+    series = read_cells(job.smap_l4, "forcing", *where)
+    moisture = [read_cells(url, "soil_moisture", *where) for url in job.cubes.values()]
+    target = np.concatenate([_fit(values, job.n_days) for values in moisture], axis=2)
+    writer.write("series", cells, _time_last(_fit(series, job.n_days)))
+    writer.write("auxiliary", cells, read_cells(job.static, "auxiliary", *where))
+    writer.write("target", cells, _time_last(target))
+    writer.write("weight", cells, _layer_weights(job))
+    return len(job.rows)
+
+
+def target_layers(recipe: Recipe) -> list[Layer]:
+    """Layers of the products that were collocated, in the order of the products."""
+    return [layer for name in recipe.collocation.products for layer in PRODUCTS[name].layers]
+
+
+def _layer_weights(job: SampleJob) -> NDArray[np.float32]:
+    """Thickness of each layer in metres times the weight of its product, (cells, layers)."""
+    weight = read_cells(job.collocation, "weight", job.rows, job.columns)
+    products = open_cube(job.collocation, chunks=None)["product"].values.tolist()
+    layers = [layer for name in job.cubes for layer in PRODUCTS[name].layers]
+    thickness = np.array([layer.thickness for layer in layers])
+    position = [products.index(layer.product) for layer in layers]
+    return np.asarray(weight[:, position] * thickness, dtype=np.float32)
+
+
+def _fit(values: NDArray[np.float32], n_days: int) -> NDArray[np.float32]:
+    """Values (cells, time, …) on ``n_days``: cut, or missing at the end."""
+    short = max(0, n_days - values.shape[1])
+    padding = [(0, 0), (0, short), *[(0, 0)] * (values.ndim - 2)]
+    return np.pad(values[:, :n_days], padding, constant_values=np.nan)
+
+
+def _time_last(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.ascontiguousarray(np.moveaxis(values, 1, -1))
+
+
+def _cells(context: Context, stations: pd.DataFrame) -> pd.DataFrame:
+    recipe = context.recipe
+    cube = open_cube(context.paths.collocation, chunks=None)
+    flag = cube["flag"].values
+    complete = (flag != NOT_PROCESSED) & (flag != CollocationFlag.TOO_FEW_DAYS)
+    options, region = recipe.sample, recipe.tiles
+    cells = select_cells(
+        stations,
+        complete,
+        (region.rows.start, region.columns.start),
+        other_cells=options.other_cells,
+        other_outside=options.other_outside,
+        split=options.split,
+        seed=options.seed,
+    )
+    if not (cells["split"] == "train").any():
+        raise StageError(
+            f"no cell can train: {int(complete.sum())} land cells have all products, "
+            f"{len(stations)} cells have stations, sample.other_cells is {options.other_cells}. "
+            "Check the region and sample.other_outside in the recipe."
+        )
+    return cells
+
+
+def _jobs(context: Context, cells: pd.DataFrame) -> list[SampleJob]:
+    paths, recipe = context.paths, context.recipe
+    cubes = {name: paths.product(name) for name in recipe.collocation.products}
+    owners = [
+        Tile(row // TILE_ROWS, column // TILE_COLUMNS)
+        for row, column in zip(cells["row"].tolist(), cells["column"].tolist(), strict=True)
+    ]
+    return [
+        SampleJob(
+            tile,
+            owners.index(tile),
+            tuple(group["row"].tolist()),
+            tuple(group["column"].tolist()),
+            recipe.period.days.stop,
+            cubes,
+            paths.product("smap_l4"),
+            paths.static,
+            paths.collocation,
+        )
+        for tile in dict.fromkeys(owners)
+        for group in [cells[[owner == tile for owner in owners]]]
+    ]
+
+
+def _template(context: Context, cells: pd.DataFrame) -> Template:
+    fields = PRODUCTS["smap_l4"].fields
+    variables = {field.name: field.units for field in fields if field.layer is None}
+    columns = {name: cells[name].to_numpy() for name in cells.columns}
+    return samples_template(columns, variables, target_layers(context.recipe))
+
+
+def _inputs(context: Context) -> str:
+    paths, recipe = context.paths, context.recipe
+    cubes = [paths.product(name) for name in {"smap_l4", *recipe.collocation.products}]
+    urls = [*sorted(cubes), paths.static, paths.collocation]
+    return inputs_of(urls, recipe.digest("sample", "ground_truth", "period"))

@@ -1,0 +1,101 @@
+"""The static cube: which cells are land, and the auxiliary features of each."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepprofile.products import Granule, SmapL4
+from deepprofile.products.terrain import terrain_features
+from deepprofile.stages.bands import bands
+from deepprofile.stages.context import Context, StageError
+from deepprofile.stages.publication import publish_stage
+from deepprofile.store import Writer, done_jobs, open_cube, static_template
+from deepprofile.store.layout import Region, day_at
+
+STAGE = "static"
+SAMPLE_GRANULES = 8
+"""Granules of SMAP L4 in which a cell must have a value once to count as land."""
+
+
+@dataclass(frozen=True)
+class StaticJob:
+    """A band of tile rows."""
+
+    band: Region
+    granules: tuple[Granule, ...]
+    terrain: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """Name in the ledger."""
+        return "rows {}-{}".format(*self.band.tile_rows)
+
+
+def publish_static(context: Context) -> NDArray[np.bool_]:
+    """Write the static cube where it is not there yet.
+
+    Returns:
+        The land mask of the recipe's region.
+
+    Raises:
+        StageError: if no cell is land or some have no elevation.
+    """
+    recipe, url = context.recipe, context.paths.static
+    done = done_jobs(url, STAGE)
+    missing = [band for band in bands(recipe.tiles) if StaticJob(band, (), ()).key not in done]
+    if missing:
+        days = recipe.period.days
+        granules, _ = SmapL4().granules(
+            recipe.products["smap_l4"].url, day_at(days.start), day_at(days.stop)
+        )
+        sample = tuple(granules[:SAMPLE_GRANULES])
+        jobs = [StaticJob(band, sample, tuple(recipe.terrain.urls)) for band in missing]
+        outcome = publish_stage(
+            context,
+            url,
+            static_template(recipe.tiles),
+            write_static,
+            jobs,
+            stage=STAGE,
+            what="land mask and terrain",
+        )
+        for job, without in outcome.results:
+            if without:
+                context.console.print(
+                    f"  [yellow]no elevation[/yellow] in {without} land cells of tile rows "
+                    f"{job.band.tile_rows}: they get no profile. Add a DEM that covers them to "
+                    "terrain.urls.",
+                    highlight=False,
+                )
+    land = np.asarray(open_cube(url, chunks=None)["land"].values == 1)
+    if not land.any():
+        raise StageError(
+            f"{url}: no cell of the region is land in the first granules of SMAP L4. "
+            "Check region and products.smap_l4.url in the recipe."
+        )
+    return land
+
+
+def write_static(writer: Writer, job: StaticJob) -> int:
+    """Write land mask and features of a band; returns the number of land cells without them."""
+    rows, columns = job.band.rows, job.band.columns
+    land = land_mask(job.granules, rows, columns)
+    features = terrain_features(job.terrain, rows, columns).astype(np.float32)
+    for tile in job.band.tiles():
+        local = job.band.local(tile)
+        place = writer.select(tile)
+        writer.write("land", place, land[local].astype(np.uint8))
+        writer.write("auxiliary", place, np.ascontiguousarray(features[:, *local]))
+    return int((land & np.isnan(features).any(axis=0)).sum())
+
+
+def land_mask(granules: tuple[Granule, ...], rows: slice, columns: slice) -> NDArray[np.bool_]:
+    """Cells in which some granule of SMAP L4 has a value of surface soil moisture."""
+    product = SmapL4(fields=tuple(f for f in SmapL4().fields if f.layer is not None))
+    first = granules[0].start.astype("datetime64[D]").item()
+    last = granules[-1].last.astype("datetime64[D]").item()
+    fields = product.read_daily(
+        granules, first, (last - first).days + 1, rows, columns, min_fraction=0.0
+    )
+    return np.asarray((fields.n_steps > 0).any(axis=0))

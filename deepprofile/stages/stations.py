@@ -1,0 +1,83 @@
+"""Ground truth of a recipe's station archives, read once and kept as a Zarr store."""
+
+import json
+from typing import Any
+
+import pandas as pd
+import xarray as xr
+import zarr
+
+from deepprofile.evaluation.ground_truth import cell_table, ground_truth, not_grouped
+from deepprofile.evaluation.stations import merge_records, read_archive
+from deepprofile.recipe import Recipe
+from deepprofile.stages.context import Context
+from deepprofile.stages.remote import Report, run_on_worker
+from deepprofile.store.layout import day_at
+
+STATION_COLUMNS = ["row", "column", "cell_class"]
+
+
+def prepare_ground_truth(context: Context) -> pd.DataFrame:
+    """Read the station archives, where this is not done for this recipe.
+
+    Returns:
+        One line a station cell: row, column, cell_class. Empty without stations.
+    """
+    recipe, url = context.recipe, context.paths.ground_truth
+    if recipe.stations is None:
+        return pd.DataFrame({name: [] for name in STATION_COLUMNS}).astype(
+            {"row": int, "column": int}
+        )
+    digest = recipe.digest("stations", "ground_truth", "period")
+    if _digest(url) != digest:
+        rejected = run_on_worker(context, "reading station archives", _read, recipe, url, digest)
+        for item in rejected[:10]:
+            context.console.print(
+                f"  [yellow]set aside[/yellow] {item['path']}: {item['reason']}", highlight=False
+            )
+        if len(rejected) > 10:
+            context.console.print(f"  … and {len(rejected) - 10} more; all are in the report")
+    return cell_table(open_ground_truth(url))[STATION_COLUMNS]
+
+
+def open_ground_truth(url: str) -> xr.Dataset:
+    """The ground truth, see `deepprofile.evaluation.ground_truth`; small enough for memory."""
+    dataset = xr.open_zarr(url, chunks=None, consolidated=False).load()
+    texts = {
+        name: coordinate.astype(str)
+        for name, coordinate in dataset.coords.items()
+        if coordinate.dtype.kind in "OT"
+    }
+    return dataset.assign_coords(texts)
+
+
+def _digest(url: str) -> str:
+    try:
+        return str(zarr.open_group(url, mode="r").attrs.get("recipe", ""))
+    except FileNotFoundError:
+        return ""
+
+
+def _read(report: Report, recipe: Recipe, url: str, digest: str) -> list[dict[str, str]]:
+    urls = recipe.stations.urls if recipe.stations else []
+    archives = []
+    for i, archive in enumerate(urls):
+        report(i / len(urls), archive.rsplit("/", 1)[-1])
+        archives.append(
+            read_archive(
+                archive,
+                flags=recipe.ground_truth.good_flags,
+                start=day_at(recipe.period.days.start),
+                stop=day_at(recipe.period.days.stop),
+            )
+        )
+    records = merge_records(archives)
+    truth = ground_truth(records, min_days=recipe.ground_truth.min_days)
+    rejected = [{"path": item.path, "reason": item.reason} for item in records.rejected]
+    outside = [
+        {"path": str(path), "reason": "its depth belongs to no depth group"}
+        for path in not_grouped(records)["path"]
+    ]
+    attributes: dict[str, Any] = {"recipe": digest, "rejected": json.dumps(rejected + outside)}
+    truth.assign_attrs(attributes).to_zarr(url, mode="w", consolidated=False, zarr_format=3)
+    return rejected

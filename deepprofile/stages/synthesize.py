@@ -1,0 +1,60 @@
+"""Stage synthesize: write the demo Earth's product files, stations and truth."""
+
+import fsspec
+
+from deepprofile.recipe import Recipe, Synthetic
+from deepprofile.stages.context import Context, Plan, StageError
+from deepprofile.stages.remote import Report, run_on_worker
+from deepprofile.synthetic import EarthConfig, write_earth
+
+_DONE = "earth.json"
+
+
+def run(context: Context) -> str:
+    """Write the files once; a root that already holds this Earth is left as it is."""
+    recipe, root = context.recipe, context.paths.earth
+    digest = recipe.digest("synthetic", "period")
+    mark = f"{root}/{_DONE}"
+    if _read(mark) == digest:
+        return f"this demo Earth lies in {root} already"
+    if "://" in root:
+        raise StageError(f"{root}: the demo Earth is written to a local folder; set root to one")
+    if recipe.synthetic is None:
+        raise StageError("the recipe has no section 'synthetic'")
+    config = _config(recipe, recipe.synthetic)
+    n_files = run_on_worker(context, "writing product files", _write, config, root)
+    with fsspec.open(mark, "w") as file:
+        file.write(digest)
+    return f"{n_files:,} files in {root}"
+
+
+def plan(recipe: Recipe) -> Plan:
+    """Size of the files, from the numbers of cells and steps."""
+    if recipe.synthetic is None:
+        return Plan(0, 0, 0, 0)
+    config = _config(recipe, recipe.synthetic)
+    cells = (config.rows[1] - config.rows[0]) * (config.columns[1] - config.columns[0])
+    smap = config.n_days * 8 * 45 * cells * 4
+    return Plan(1, 0, smap, 1_500_000_000, "SMAP L4 granules; the other files are small")
+
+
+def _config(recipe: Recipe, synthetic: Synthetic) -> EarthConfig:
+    days = recipe.period.days
+    return EarthConfig(
+        seed=synthetic.seed,
+        start=recipe.period.start,
+        n_days=days.stop - days.start,
+        hard=synthetic.hard,
+    )
+
+
+def _write(report: Report, config: EarthConfig, root: str) -> int:
+    return write_earth(config, root, progress=report).n_files
+
+
+def _read(url: str) -> str:
+    try:
+        with fsspec.open(url, "r") as file:
+            return str(file.read())
+    except FileNotFoundError:
+        return ""

@@ -1,0 +1,90 @@
+"""Opening a cube for reading."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import icechunk
+import numpy as np
+import xarray as xr
+import zarr
+
+import deepprofile.profile  # noqa: F401  (registers the accessor `.profile`)
+from deepprofile.store.repository import MAIN, CubeError, open_group, open_repository
+from deepprofile.store.template import array_of, dimension_names
+from deepprofile.store.writer import unit_of_writing
+
+Chunks = Literal["shard"] | None
+
+
+def open_cube(
+    url: str | Path,
+    *,
+    branch: str = MAIN,
+    snapshot: str | None = None,
+    chunks: Chunks = "shard",
+) -> xr.Dataset:
+    """Open a cube as it was published last.
+
+    The dataset shows one snapshot; it stays the same while others publish.
+
+    Args:
+        url: local path or ``s3://bucket/prefix``, see `open_repository`.
+        branch: the branch whose head is opened.
+        snapshot: a certain snapshot instead, from the cube's history.
+        chunks: ``"shard"`` for Dask arrays with a chunk for each shard; None for arrays that
+            are read when they are indexed, as is best inside a job.
+
+    Returns:
+        Data variables as stored, coordinates in memory, ``time`` decoded to days.
+
+    Raises:
+        NotACubeError: if there is no cube.
+        CubeError: if there is no such branch or snapshot.
+    """
+    repository = open_repository(url)
+    try:
+        if snapshot is None:
+            session = repository.readonly_session(branch)
+        else:
+            session = repository.readonly_session(snapshot_id=snapshot)
+    except (icechunk.IcechunkError, ValueError) as error:
+        branches = ", ".join(sorted(repository.list_branches()))
+        wanted = f"branch {branch}" if snapshot is None else f"snapshot {snapshot}"
+        raise CubeError(
+            f"{url}: has no {wanted}. Branches: {branches}; `deepprofile inspect` lists snapshots."
+        ) from error
+    return open_session(session, url, chunks=chunks)
+
+
+def open_session(session: icechunk.Session, url: str | Path, *, chunks: Chunks) -> xr.Dataset:
+    """The cube that a read-only session shows, see `open_cube`."""
+    group = open_group(session.store, url)
+    dataset: xr.Dataset = xr.open_zarr(
+        session.store, consolidated=False, zarr_format=3, chunks=None, decode_coords="all"
+    )
+    dataset = dataset.assign_coords(
+        {str(name): _in_memory(dataset[name]) for name in dataset.coords}
+    )
+    if chunks is None:
+        return dataset
+    return dataset.assign(
+        {
+            str(name): _by_shard(variable.variable, array_of(group, str(name)), session.snapshot_id)
+            for name, variable in dataset.data_vars.items()
+        }
+    )
+
+
+def _in_memory(coordinate: xr.DataArray) -> xr.Variable:
+    """Values of a coordinate; text as NumPy's plain strings."""
+    values = np.asarray(coordinate.values)
+    text = values.dtype.kind in "OT"
+    return coordinate.variable.copy(data=np.array(values.tolist(), dtype=str) if text else values)
+
+
+def _by_shard(variable: xr.Variable, array: zarr.Array[Any], snapshot: str) -> xr.Variable:
+    """A variable on Dask, a chunk for each shard: inner chunks would make far too many tasks."""
+    chunks = dict(zip(dimension_names(array), unit_of_writing(array), strict=True))
+    if 0 in variable.shape:
+        return variable
+    return variable.chunk(chunks, name=f"{array.name}-{snapshot}")

@@ -1,0 +1,157 @@
+"""Jobs on Dask: many small tasks, a few of them in flight at a time.
+
+A job is small data (indices and URLs) with a ``key`` that names it. It may run twice when a
+worker is lost: it must be deterministic, and writing its result again must change nothing.
+"""
+
+import traceback
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Protocol
+
+from dask.utils import format_bytes
+from distributed import Client, Future, as_completed
+from distributed.protocol.pickle import dumps
+
+MAX_JOB_BYTES = 1_000_000
+"""Limit of what travels through the scheduler with one job."""
+WINDOW = 3
+"""Jobs in flight for each worker thread."""
+
+Progress = Callable[[int, int], None]
+"""Called with the number of jobs that have ended and the number of all."""
+
+
+class Job(Protocol):
+    """What can be run as a job."""
+
+    @property
+    def key(self) -> str:
+        """Name of the job, unique in its stage and the same in every run."""
+
+
+@dataclass(frozen=True)
+class JobFailure:
+    """A job that failed for good.
+
+    Attributes:
+        job: the job.
+        error: type and message of its last error.
+        traceback: where the error rose, in the worker.
+    """
+
+    job: Any
+    error: str
+    traceback: str
+
+
+class JobError(ValueError):
+    """Jobs that can't be run as they are."""
+
+
+def run_jobs(
+    client: Client,
+    function: Callable[..., Any],
+    jobs: Sequence[Job],
+    *,
+    args: tuple[Any, ...] = (),
+    window: int | None = None,
+    retries: int = 2,
+    on_done: Progress | None = None,
+) -> tuple[list[tuple[Any, Any]], list[JobFailure]]:
+    """Run ``function(job, *args)`` for every job on a cluster.
+
+    Args:
+        client: client of the cluster.
+        function: importable on the workers.
+        jobs: the jobs; their order is kept as far as they run at all.
+        args: further arguments, the same for all jobs; small.
+        window: jobs in flight; by default three for each worker thread.
+        retries: how often a job that raised is tried again. A job whose worker was killed is
+            tried again as often as the scheduler's ``allowed-failures`` says.
+        on_done: called each time a job has ended.
+
+    Returns:
+        Pairs of job and result, and the failures, both in the order in which they ended.
+
+    Raises:
+        JobError: if two jobs have the same key, or one with its arguments exceeds 1 MB.
+    """
+    _check_jobs(function, jobs, args)
+    if window is None:
+        window = WINDOW * max(1, sum(client.nthreads().values()))
+    waiting = iter(jobs)
+    running: dict[Future[Any], Job] = {}
+
+    def submit(count: int) -> list[Future[Any]]:
+        started = {
+            client.submit(function, job, *args, pure=False, retries=retries): job
+            for job in islice(waiting, count)
+        }
+        running.update(started)
+        return list(started)
+
+    done: list[tuple[Any, Any]] = []
+    failed: list[JobFailure] = []
+    queue = as_completed(submit(window))
+    try:
+        for future in queue:
+            job = running.pop(future)
+            if future.status == "finished":
+                done.append((job, future.result()))
+            else:
+                failed.append(_failure(job, future))
+            queue.update(submit(1))
+            if on_done is not None:
+                on_done(len(done) + len(failed), len(jobs))
+    finally:
+        client.cancel(list(running))
+    return done, failed
+
+
+def check_memory(client: Client, needed: int, what: str) -> None:
+    """Refuse jobs that can't fit into the workers, before any is started.
+
+    Args:
+        client: client of the cluster.
+        needed: predicted peak memory of one job in bytes.
+        what: what the job does, for the message.
+
+    Raises:
+        JobError: if a worker's memory limit divided by its threads is less than needed.
+    """
+    workers = client.scheduler_info(n_workers=-1)["workers"]
+    for address, worker in workers.items():
+        limit, threads = worker["memory_limit"], worker["nthreads"]
+        if limit and limit / threads < needed:
+            raise JobError(
+                f"{what} needs {format_bytes(needed)} a job, but worker {address} has "
+                f"{format_bytes(limit)} for {threads} threads, {format_bytes(limit // threads)} "
+                "each. Give the workers more memory or fewer threads."
+            )
+
+
+def _check_jobs(function: Callable[..., Any], jobs: Sequence[Job], args: tuple[Any, ...]) -> None:
+    twice = [key for key, count in Counter(job.key for job in jobs).items() if count > 1]
+    if twice:
+        raise JobError(f"{len(twice)} job keys are not unique, such as {twice[0]!r}")
+    shared = len(dumps((function, args)))
+    for job in jobs:
+        size = shared + len(dumps(job))
+        if size > MAX_JOB_BYTES:
+            raise JobError(
+                f"job {job.key} takes {format_bytes(size)} through the scheduler, more than "
+                f"{format_bytes(MAX_JOB_BYTES)} ({format_bytes(shared)} of it the function and "
+                "its arguments). Pass indices and URLs, and open the data inside the job."
+            )
+
+
+def _failure(job: Job, future: Future[Any]) -> JobFailure:
+    """Why a job ended without a result."""
+    if future.status != "error":
+        return JobFailure(job, f"the task was {future.status}", "")
+    error = future.exception()
+    lines = traceback.format_tb(future.traceback())
+    return JobFailure(job, f"{type(error).__name__}: {error}", "".join(lines))

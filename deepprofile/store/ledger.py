@@ -1,0 +1,72 @@
+"""The ledger of a cube: its commit log says what was done, by which stage, and what failed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from deepprofile.store.repository import MAIN, NotACubeError, open_repository
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One entry of the ledger.
+
+    Attributes:
+        snapshot_id: the snapshot that the commit made; `open_cube` opens it.
+        time: when it was made, UTC.
+        message: one line.
+        metadata: what the publication noted: ``stage``, ``extent``, ``done``, ``failed`` and
+            what its stage added.
+    """
+
+    snapshot_id: str
+    time: datetime
+    message: str
+    metadata: Mapping[str, Any]
+
+
+def history(url: str | Path) -> list[Commit]:
+    """The commits that readers of a cube see, the newest first.
+
+    Raises:
+        NotACubeError: if there is no cube.
+    """
+    return [
+        Commit(entry.id, entry.written_at, entry.message, entry.metadata)
+        for entry in open_repository(url).ancestry(branch=MAIN)
+        if entry.parent_id is not None
+    ]
+
+
+def done_jobs(url: str | Path, stage: str, matching: Mapping[str, Any] | None = None) -> set[str]:
+    """Keys of the jobs of a stage whose results are published; none where there is no cube.
+
+    Args:
+        url: URL of the cube.
+        stage: name of the stage.
+        matching: further metadata that a commit must have to count, such as the recipe's hash.
+    """
+    wanted = {"stage": stage, **(matching or {})}
+    try:
+        commits = history(url)
+    except NotACubeError:
+        return set()
+    return {
+        key
+        for commit in commits
+        if all(commit.metadata.get(name) == value for name, value in wanted.items())
+        for key in commit.metadata.get("done", ())
+    }
+
+
+def open_failures(commits: list[Commit]) -> dict[str, str]:
+    """Jobs that failed and have not succeeded since, with their errors."""
+    failures: dict[str, str] = {}
+    for commit in reversed(commits):
+        for failure in commit.metadata.get("failed", ()):
+            failures[failure["job"]] = failure["error"]
+        for key in commit.metadata.get("done", ()):
+            failures.pop(key, None)
+    return failures

@@ -1,0 +1,186 @@
+"""Where cubes lie: Icechunk repositories on a local disk or in an object store."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import icechunk
+import zarr
+from filelock import FileLock, Timeout
+
+from deepprofile.store.template import KIND, VERSION, Template
+
+MAIN = "main"
+"""The branch that readers see."""
+
+# On a local disk Icechunk warns at every opening that two committers are not safe. `exclusive`
+# sees to that.
+if "ICECHUNK_LOG" not in os.environ:
+    icechunk.set_logs_filter("error")
+
+
+class CubeError(Exception):
+    """Something about a cube that can't be as it is; the message says what to do."""
+
+
+class NotACubeError(CubeError):
+    """There is no cube at a place."""
+
+
+class LayoutMismatchError(CubeError):
+    """A cube exists and has another layout than the one asked for."""
+
+
+class ConflictError(CubeError):
+    """Somebody else is publishing, or has published, to the same cube."""
+
+
+def local_path(url: str | Path) -> Path | None:
+    """Path on the local disk, or None for an object store.
+
+    Raises:
+        CubeError: if the URL is neither a path nor ``file://`` nor ``s3://``.
+    """
+    text = str(url)
+    if "://" not in text:
+        return Path(text)
+    parts = urlsplit(text)
+    if parts.scheme == "file":
+        return Path(parts.path)
+    if parts.scheme == "s3" and parts.netloc:
+        return None
+    raise CubeError(f"{text}: expected a local path, file:///path or s3://bucket/prefix")
+
+
+def open_repository(url: str | Path) -> icechunk.Repository:
+    """Open the repository of a cube.
+
+    Args:
+        url: local path or ``s3://bucket/prefix``. Object stores take the endpoint from
+            ``AWS_ENDPOINT_URL``, the region from ``AWS_REGION``, credentials as AWS tools do,
+            and are read anonymously with ``AWS_NO_SIGN_REQUEST=YES``.
+
+    Raises:
+        NotACubeError: if there is no repository.
+    """
+    path = local_path(url)
+    if path is not None and not path.is_dir():
+        raise NotACubeError(f"{url}: no such folder. Run the stage that writes this cube first.")
+    storage = _storage(url)
+    if not icechunk.Repository.exists(storage):
+        raise NotACubeError(
+            f"{url}: holds no cube (an Icechunk repository was expected). "
+            "Check the path, or run the stage that writes this cube first."
+        )
+    return icechunk.Repository.open(storage)
+
+
+def open_or_create(url: str | Path, template: Template) -> icechunk.Repository:
+    """Open the repository of a cube, made by ``template`` if there is none.
+
+    Raises:
+        LayoutMismatchError: if the cube that exists differs from the template; the message
+            names the differences.
+        NotACubeError: if the place holds something else.
+    """
+    repository = _create_repository(url) or open_repository(url)
+    store = repository.readonly_session(MAIN).store
+    if _is_blank(repository):
+        session = repository.writable_session(MAIN)
+        template.create(session.store)
+        session.commit(f"create {template.kind} cube", {"stage": "create"})
+        return repository
+    problems = template.differences(open_group(store, url))
+    if problems:
+        shown = "\n  ".join(problems[:10])
+        more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise LayoutMismatchError(
+            f"{url}: exists with another layout than this {template.kind} cube:\n  {shown}{more}\n"
+            "Write to another place, or remove the cube if it is no longer needed."
+        )
+    return repository
+
+
+def open_group(store: icechunk.IcechunkStore, url: str | Path) -> zarr.Group:
+    """The root group of a cube.
+
+    Raises:
+        NotACubeError: if the store holds something else than a cube.
+    """
+    try:
+        group = zarr.open_group(store, mode="r" if store.read_only else "r+")
+    except FileNotFoundError as error:
+        raise NotACubeError(f"{url}: the repository is empty. Run its stage again.") from error
+    if KIND not in group.attrs or VERSION not in group.attrs:
+        found = ", ".join(sorted(group.attrs)) or "none"
+        raise NotACubeError(
+            f"{url}: an Icechunk repository that is not a cube: expected the root attributes "
+            f"{KIND} and {VERSION}, found {found}"
+        )
+    return group
+
+
+@contextmanager
+def exclusive(url: str | Path) -> Iterator[None]:
+    """Hold a cube on a local disk for one committer: two of them would lose commits.
+
+    Object stores need no lock, their commits are conditional.
+
+    Raises:
+        ConflictError: if another process holds the cube.
+    """
+    path = local_path(url)
+    if path is None:
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f"{path.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ConflictError(
+            f"{url}: another process is publishing to this cube (it holds {lock.lock_file}). "
+            "Wait until it has finished and run the stage again; what it did will not be repeated."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _create_repository(url: str | Path) -> icechunk.Repository | None:
+    """A new repository, or None where something exists."""
+    path = local_path(url)
+    if path is not None and path.is_dir() and any(path.iterdir()):
+        return None
+    storage = _storage(url)
+    if icechunk.Repository.exists(storage):
+        return None
+    return icechunk.Repository.create(storage)
+
+
+def _is_blank(repository: icechunk.Repository) -> bool:
+    """Whether nothing was ever committed, also after a crash between creation and structure."""
+    head = repository.lookup_snapshot(repository.lookup_branch(MAIN))
+    return head.parent_id is None
+
+
+def _storage(url: str | Path) -> icechunk.Storage:
+    path = local_path(url)
+    if path is not None:
+        return icechunk.local_filesystem_storage(str(path.absolute()))
+    parts = urlsplit(str(url))
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    anonymous = os.environ.get("AWS_NO_SIGN_REQUEST", "").lower() in {"yes", "true", "1"}
+    return icechunk.s3_storage(
+        bucket=parts.netloc,
+        prefix=parts.path.strip("/") or None,
+        region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
+        endpoint_url=endpoint,
+        allow_http=endpoint is not None and endpoint.startswith("http://"),
+        force_path_style=endpoint is not None,
+        anonymous=anonymous or None,
+        from_env=None if anonymous else True,
+    )

@@ -1,0 +1,276 @@
+"""Write, audit, publish: how a cube changes.
+
+The driver branches ``staging`` from the head of ``main``, extends the arrays there and commits;
+jobs write whole shards through forks of a new session and return them; the driver merges them,
+commits, checks what it finds, and moves ``main``. Readers of ``main`` see all of it or nothing.
+"""
+
+import pickle
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import icechunk
+import xarray as xr
+from distributed import Client
+
+from deepprofile.store.cube import open_session
+from deepprofile.store.jobs import Job, JobFailure, Progress, run_jobs
+from deepprofile.store.layout import BLOCK_DAYS, day_at
+from deepprofile.store.repository import (
+    MAIN,
+    ConflictError,
+    CubeError,
+    exclusive,
+    open_group,
+    open_or_create,
+)
+from deepprofile.store.template import Template, array_of, extend
+from deepprofile.store.writer import Shard, Writer
+
+STAGING = "staging"
+"""The branch on which a publication is prepared."""
+PROVENANCE = ("recipe", "versions")
+"""Keys of a publication's metadata that also become root attributes of the cube."""
+
+JobFunction = Callable[[Writer, Any], Any]
+Audit = Callable[[xr.Dataset], Iterable[str]]
+
+
+class PublicationError(CubeError):
+    """A publication that did not take place; readers see what they saw before."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a publication did.
+
+    Attributes:
+        snapshot_id: the snapshot that ``main`` now shows.
+        done: keys of the jobs that succeeded.
+        failed: the jobs that failed for good.
+        results: pairs of job and what its function returned.
+    """
+
+    snapshot_id: str
+    done: list[str]
+    failed: list[JobFailure]
+    results: list[tuple[Any, Any]]
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What a job sends back: its result, its fork (pickled), its shards."""
+
+    result: Any
+    fork: bytes
+    shards: list[Shard]
+
+
+def publish(
+    url: str | Path,
+    template: Template,
+    n_days: int | None,
+    function: JobFunction,
+    jobs: Sequence[Job],
+    *,
+    client: Client,
+    message: str,
+    metadata: Mapping[str, Any],
+    summarise: Callable[[list[tuple[Any, Any]]], Mapping[str, Any]] | None = None,
+    audit: Audit | None = None,
+    on_progress: Progress | None = None,
+    window: int | None = None,
+    retries: int = 2,
+) -> Outcome:
+    """Run jobs that write a cube, check the result, and show it to readers at once.
+
+    Args:
+        url: local path or ``s3://bucket/prefix``; the cube is created where there is none.
+        template: structure of the cube.
+        n_days: length the time axis is to have, counted from the first day of the template's
+            first block; None or a smaller number leave it as it is.
+        function: ``function(writer, job)`` writes whole shards and returns a small result; it is
+            importable on the workers and deterministic.
+        jobs: what to run. No two jobs may write the same shard.
+        client: client of the cluster.
+        message: one line for the commit log.
+        metadata: for the commit log, JSON values; needs ``stage``. Of it, ``recipe`` and
+            ``versions`` also become attributes of the cube.
+        summarise: called with the pairs of job and result; what it returns joins the metadata
+            (set-aside granules, under ``set_aside``, for instance).
+        audit: called with the dataset as readers would see it; returns what is wrong with it.
+        on_progress: called with the numbers of ended and of all jobs.
+        window: jobs in flight, see `run_jobs`.
+        retries: how often a job that raised is tried again.
+
+    Returns:
+        The outcome. Jobs that failed are in it and in the commit log; the rest is published.
+
+    Raises:
+        PublicationError: if every job failed or the audit found something wrong; ``main`` has
+            not moved.
+        ConflictError: if somebody else published meanwhile; ``main`` shows theirs.
+        LayoutMismatchError: if the cube exists with another template.
+    """
+    if "stage" not in metadata:
+        raise ValueError("the metadata of a publication needs the key 'stage'")
+    with exclusive(url):
+        repository = open_or_create(url, template)
+        head = repository.lookup_branch(MAIN)
+        _stage(repository, head)
+        extent = _extend(repository, url, n_days, message)
+        session = repository.writable_session(STAGING)
+        args = (function, pickle.dumps(session.fork()))
+        written, failed = run_jobs(
+            client, _run_job, jobs, args=args, window=window, retries=retries, on_done=on_progress
+        )
+        _check_written(url, written, failed)
+        results = [(job, part.result) for job, part in written]
+        ledger = {
+            **metadata,
+            **(summarise(results) if summarise else {}),
+            "extent": extent,
+            "done": [job.key for job, _ in written],
+            "failed": [{"job": failure.job.key, "error": failure.error} for failure in failed],
+        }
+        snapshot = _commit(url, session, [part for _, part in written], message, ledger)
+        _audit(repository, url, snapshot, [part for _, part in written], audit)
+        _move_main(repository, url, snapshot, head)
+    return Outcome(snapshot, ledger["done"], failed, results)
+
+
+def _run_job(job: Job, function: JobFunction, fork: bytes) -> _Written:
+    """Run one job in a worker, with a fork of its own: a second attempt starts from nothing."""
+    session = pickle.loads(fork)
+    writer = Writer(session)
+    result = function(writer, job)
+    return _Written(result, pickle.dumps(session), writer.written)
+
+
+def _stage(repository: icechunk.Repository, head: str) -> None:
+    """Let ``staging`` begin at the head of ``main``; what an aborted run left there is dropped."""
+    if STAGING in repository.list_branches():
+        repository.reset_branch(STAGING, head)
+    else:
+        repository.create_branch(STAGING, head)
+
+
+def _extend(
+    repository: icechunk.Repository,
+    url: str | Path,
+    n_days: int | None,
+    message: str,
+) -> dict[str, Any]:
+    """Extend the time axis where it is too short, in a commit of its own.
+
+    Returns:
+        The extent of the cube for the commit log.
+    """
+    session = repository.writable_session(STAGING)
+    group = open_group(session.store, url)
+    if n_days is not None:
+        extend(group, n_days)
+    extent: dict[str, Any] = {
+        key: group.attrs[key] for key in ("tile_rows", "tile_columns") if key in group.attrs
+    }
+    if "time" in group:
+        first = int(str(group.attrs["first_block"])) * BLOCK_DAYS
+        days = array_of(group, "time").shape[0]
+        extent |= {"first_day": day_at(first).isoformat(), "n_days": days}
+    if session.has_uncommitted_changes:
+        session.commit(f"{message}: structure", {"stage": "structure", "extent": extent})
+    return extent
+
+
+def _check_written(
+    url: str | Path, written: list[tuple[Any, _Written]], failed: list[JobFailure]
+) -> None:
+    if failed and not written:
+        raise PublicationError(
+            f"{url}: all {len(failed)} jobs failed, nothing was published. "
+            f"The first, {failed[0].job.key}: {failed[0].error}\n{failed[0].traceback}"
+        )
+    owner: dict[Shard, str] = {}
+    for job, part in written:
+        for shard in set(part.shards):
+            if shard in owner:
+                raise PublicationError(
+                    f"{url}: jobs {owner[shard]} and {job.key} both wrote shard {shard}, nothing "
+                    "was published. A shard belongs to one job."
+                )
+            owner[shard] = job.key
+
+
+def _commit(
+    url: str | Path,
+    session: icechunk.Session,
+    parts: list[_Written],
+    message: str,
+    ledger: Mapping[str, Any],
+) -> str:
+    """Merge the forks, note the provenance and commit on ``staging``."""
+    for part in parts:
+        session.merge(pickle.loads(part.fork))
+    open_group(session.store, url).update_attributes(_provenance(ledger))
+    try:
+        return session.commit(message, dict(ledger))
+    except icechunk.ConflictError as error:
+        raise ConflictError(
+            f"{url}: another publication has taken over the branch {STAGING}, so this one stopped. "
+            "Run the stage again when it has finished; what it did will not be repeated."
+        ) from error
+
+
+def _provenance(ledger: Mapping[str, Any]) -> dict[str, str]:
+    """Root attributes that say where the last values come from; text only, as CF has it."""
+    attributes = {"date_modified": datetime.now(UTC).isoformat(timespec="seconds")}
+    for key in PROVENANCE:
+        value = ledger.get(key)
+        if isinstance(value, Mapping):
+            value = ", ".join(f"{name} {text}" for name, text in value.items())
+        if value is not None:
+            attributes[key] = str(value)
+    return attributes
+
+
+def _audit(
+    repository: icechunk.Repository,
+    url: str | Path,
+    snapshot: str,
+    parts: list[_Written],
+    audit: Audit | None,
+) -> None:
+    """Check that a snapshot holds every shard that the jobs say they have written."""
+    session = repository.readonly_session(snapshot_id=snapshot)
+    missing = [
+        shard
+        for part in parts
+        for shard in part.shards
+        if session.chunk_type(f"/{shard[0]}", shard[1]) == icechunk.ChunkType.UNINITIALIZED
+    ]
+    problems = [f"shard {position} of {array} is missing" for array, position in missing]
+    dataset = open_session(session, url, chunks=None)
+    problems += audit(dataset) if audit else ()
+    if problems:
+        shown = "\n  ".join(problems[:10])
+        raise PublicationError(
+            f"{url}: the audit found {len(problems)} problems, nothing was published. "
+            f"The snapshot {snapshot} can be opened to look at it.\n  {shown}"
+        )
+
+
+def _move_main(repository: icechunk.Repository, url: str | Path, snapshot: str, head: str) -> None:
+    try:
+        repository.reset_branch(MAIN, snapshot, from_snapshot_id=head)
+    except icechunk.IcechunkError as error:
+        found = repository.lookup_branch(MAIN)
+        if found == head:
+            raise
+        raise ConflictError(
+            f"{url}: somebody else has published meanwhile: {MAIN} is at {found}, expected {head}. "
+            "Theirs stays, this publication was dropped. Run the stage again; it starts from "
+            "the new head and leaves out what is already there."
+        ) from error

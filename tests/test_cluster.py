@@ -1,0 +1,47 @@
+"""Clusters: what a specification may be, and how a wrong one is explained."""
+
+from pathlib import Path
+
+import pytest
+
+from deepprofile.cluster import ClusterError, connect
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+def test_local_file_starts_spawned_workers_and_an_address_joins_them(tmp_path):
+    spec = tmp_path / "local.yaml"
+    spec.write_text("kind: local\nworkers: 1\nmemory_limit: 2GiB\n")
+    with connect(spec) as client:
+        info = client.scheduler_info(n_workers=-1)["workers"]
+        assert [(w["nthreads"], w["memory_limit"]) for w in info.values()] == [(1, 2 * 2**30)]
+        with connect(client.scheduler.address) as other:
+            assert other.submit(sum, (1, 2)).result() == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("kind: slrm", ["kind", "slrm", "local"]),
+        ("workers: 0", ["workers", "0"]),
+        ("wrkers: 1", ["wrkers", "Allowed keys", "workers"]),
+        ("[", ["not valid YAML"]),
+    ],
+)
+def test_a_wrong_file_is_explained(tmp_path, text, words):
+    path = tmp_path / "cluster.yaml"
+    path.write_text(text)
+    with pytest.raises(ClusterError) as error:
+        connect(path)
+    for word in ["cluster.yaml", *words]:
+        assert word in str(error.value)
+
+
+def test_a_missing_file_says_what_may_stand_there():
+    with pytest.raises(ClusterError, match="scheduler address"):
+        connect("cluster/none.yaml")
+
+
+def test_an_address_where_nobody_answers(monkeypatch):
+    with pytest.raises(ClusterError, match="no Dask scheduler answers"):
+        connect("tcp://127.0.0.1:1")

@@ -1,0 +1,112 @@
+"""Recipes: what is accepted, and how a wrong one is explained."""
+
+import re
+from datetime import date
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from deepprofile.recipe import Recipe, RecipeError, load_recipe
+
+REPOSITORY = Path(__file__).parent.parent
+GOOD = {
+    "name": "small",
+    "root": "work",
+    "period": {"start": "2015-03-31", "end": "2016-03-30"},
+    "region": {"west": -10.0, "south": 36.0, "east": -6.0, "north": 40.0},
+    "products": {name: {"url": "{root}/" + name} for name in ("smap_l4", "era5_land", "gldas")},
+    "terrain": {"urls": ["{root}/dem.nc"]},
+}
+
+
+def write(folder: Path, **changes) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**GOOD, **changes}))
+    return path
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "pipelines").glob("*.yaml")), ids=str)
+def test_committed_recipes_are_valid(path):
+    assert load_recipe(path).name
+
+
+def test_root_is_made_absolute_and_filled_in(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe(write(tmp_path))
+    assert recipe.root == str(tmp_path / "work")
+    assert recipe.products["gldas"].url == f"{tmp_path}/work/gldas"
+    assert recipe.terrain.urls == [f"{tmp_path}/work/dem.nc"]
+
+
+def test_root_of_an_object_store_stays(tmp_path):
+    assert load_recipe(write(tmp_path, root="s3://bucket/run")).products["smap_l4"].url == (
+        "s3://bucket/run/smap_l4"
+    )
+
+
+def test_days_of_a_period_include_its_end(tmp_path):
+    recipe = load_recipe(write(tmp_path))
+    assert recipe.period.days == slice(0, (date(2016, 3, 30) - date(2015, 3, 31)).days + 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"trainin": {}}, ["trainin", "unknown key", "training"]),
+        ({"training": {"epoch": 3}}, ["training.epoch", "unknown key", "epochs"]),
+        ({"training": {"epochs": "ten"}}, ["training.epochs", "'ten'", "integer"]),
+        ({"training": {"epochs": 3}}, ["training", "average_last 5 exceeds epochs 3"]),
+        ({"period": {"end": "2016-02-30"}}, ["period.end", "2016-02-30"]),
+        ({"period": {"start": "2014-01-01", "end": "2016-01-01"}}, ["period", "2015-03-31"]),
+        ({"period": {"end": "2015-03-30"}}, ["period", "before start"]),
+        ({"region": {"west": 5, "east": 1}}, ["region", "west < east"]),
+        ({"products": {"smap": {"url": "x"}}}, ["smap", "no reader", "smap_l4"]),
+        ({"products": {"smap_l4": {"path": "x"}}}, ["products.smap_l4.path", "url"]),
+        ({"sample": {"split": {"train": 0.7, "candidate": 0.3}}}, ["split", "below 1"]),
+        ({"collocation": {"scale": {"merra": 1.0}}}, ["merra", "collocation.products"]),
+    ],
+)
+def test_a_wrong_key_or_value_is_named(tmp_path, changes, words):
+    with pytest.raises(RecipeError) as error:
+        load_recipe(write(tmp_path, **changes))
+    for word in ["recipe.yaml", *words]:
+        assert word in str(error.value)
+
+
+def test_a_missing_file_names_the_recipes_that_exist(tmp_path):
+    write(tmp_path)
+    with pytest.raises(RecipeError, match=r"recipe\.yaml"):
+        load_recipe(tmp_path / "recipes.yaml")
+
+
+def test_invalid_yaml_is_named(tmp_path):
+    path = tmp_path / "broken.yaml"
+    path.write_text("name: [unclosed")
+    with pytest.raises(RecipeError, match=r"broken\.yaml: is not valid YAML"):
+        load_recipe(path)
+
+
+def keys_of(model: type[BaseModel], prefix: str = "") -> set[str]:
+    keys = set()
+    for name, field in model.model_fields.items():
+        inner = [
+            part
+            for part in [field.annotation, *getattr(field.annotation, "__args__", ())]
+            if isinstance(part, type) and issubclass(part, BaseModel)
+        ]
+        if inner and prefix + name == "products":
+            keys.add("products.NAME.url")
+        elif inner and name != "other_outside":
+            keys |= keys_of(inner[0], f"{prefix}{name}.")
+        else:
+            keys.add(prefix + name)
+    return keys
+
+
+def test_every_key_is_documented_and_no_other():
+    text = (REPOSITORY / "docs" / "recipe.md").read_text()
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    documented = set(re.findall(r"`([^`]+)`", " ".join(rows)))
+    assert documented == keys_of(Recipe)
