@@ -8,14 +8,17 @@ cell and day, with the number of threads.
 
 import argparse
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from deepprofile.model.network import DeepProfile
-from deepprofile.model.prediction import predict_windows
 from deepprofile.model.samples import Samples
+from deepprofile.model.sliding import sliding_coefficients
 from deepprofile.model.training import TrainingConfig, train
+from deepprofile.model.windows import predict_windows
 from deepprofile.profile import Layer
 
 LAYERS = (
@@ -29,6 +32,7 @@ LAYERS = (
     Layer("gldas", 0.4, 1.0),
 )
 N_CELLS, N_DAYS = 200, 731
+Engine = Callable[[DeepProfile, NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
 
 
 def random_samples() -> Samples:
@@ -51,16 +55,16 @@ def training_speed(threads: int, steps: int, epochs: int) -> list[float]:
     return list(history["steps_per_second"])
 
 
-def prediction_speed(threads: int, n_cells: int, n_windows: int) -> float:
-    """Microseconds a cell-day of the network run window by window."""
+def prediction_speed(engine: Engine, threads: int, n_cells: int, n_windows: int) -> float:
+    """Microseconds a cell-day."""
     torch.set_num_threads(threads)
     rng = np.random.default_rng(0)
     series = rng.random((n_cells, 39, 359 + n_windows), np.float32)
     auxiliary = rng.random((n_cells, 6), np.float32)
     model = DeepProfile().eval()
-    predict_windows(model, series[:1], auxiliary[:1])
+    engine(model, series[:1], auxiliary[:1])
     start = time.perf_counter()
-    predict_windows(model, series, auxiliary)
+    engine(model, series, auxiliary)
     return (time.perf_counter() - start) / (n_cells * n_windows) * 1e6
 
 
@@ -76,8 +80,9 @@ def main() -> None:
         f"training, batch 128, {options.threads} threads: median {np.median(speeds):.1f} steps/s "
         f"(epochs: {', '.join(f'{speed:.1f}' for speed in speeds)})"
     )
-    direct = prediction_speed(options.threads, n_cells=32, n_windows=128)
-    print(f"prediction window by window, {options.threads} threads: {direct:.0f} µs a cell-day")
+    for engine in (predict_windows, sliding_coefficients):
+        cost = prediction_speed(engine, options.threads, n_cells=64, n_windows=372)
+        print(f"{engine.__name__}, {options.threads} threads: {cost:.1f} µs a cell-day")
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def main() -> None:
     """Entry point: known errors become one clear message and exit code 2."""
     try:
         app()
-    except (RecipeError, ClusterError, StageError, CubeError) as error:
+    except (RecipeError, ClusterError, StageError, CubeError, FileNotFoundError) as error:
         Console(stderr=True).print(
             f"[bold red]error:[/bold red] {error}", highlight=False, soft_wrap=True
         )

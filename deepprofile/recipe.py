@@ -75,6 +75,7 @@ class Synthetic(_Section):
 
     seed: Seed = 1
     hard: bool = False
+    size: Annotated[int, Field(ge=8, le=32)] | None = None
 
 
 class ProductSource(_Section):

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -81,7 +83,7 @@ def test_blocks_cover_the_days_and_no_block_in_vain(start, length):
     found = list(blocks(start, start + length))
     assert found[0].days.start <= start < found[0].days.stop
     assert found[-1].days.start < start + length <= found[-1].days.stop
-    assert all(a.days.stop == b.days.start for a, b in zip(found, found[1:], strict=False))
+    assert all(a.days.stop == b.days.start for a, b in pairwise(found))
 
 
 def test_days_are_counted_from_the_epoch():

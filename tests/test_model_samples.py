@@ -1,5 +1,7 @@
 """Gap filling, the index of samples, limits and the cutting of windows."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -28,7 +30,7 @@ def make_samples(seed=0, n_cells=4, n_variables=3, n_days=60, missing=0.0, max_g
 def plain_fill(line, max_gap):
     out = line.copy()
     known = np.flatnonzero(~np.isnan(line))
-    for left, right in zip(known[:-1], known[1:], strict=True):
+    for left, right in pairwise(known):
         if 1 < right - left <= max_gap + 1:
             inside = np.arange(left + 1, right)
             out[inside] = np.interp(inside, [left, right], [line[left], line[right]])

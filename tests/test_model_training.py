@@ -8,9 +8,9 @@ import torch
 from deepprofile.model.configuration import NetworkConfig
 from deepprofile.model.loss import DeepProfileLoss
 from deepprofile.model.network import DeepProfile
-from deepprofile.model.prediction import predict_windows
 from deepprofile.model.samples import Samples
 from deepprofile.model.training import Trainer, TrainingConfig, TrainingDivergedError, train
+from deepprofile.model.windows import predict_windows
 from deepprofile.profile import Layer, layer_matrix
 
 LAYERS = (Layer("smap_l4", 0.0, 0.05), Layer("smap_l4", 0.0, 1.0), Layer("gldas", 0.4, 1.0))

@@ -285,7 +285,7 @@ def test_an_impossible_time_in_a_name_is_set_aside(tmp_path):
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_a_folder_without_granules_is_named_with_what_is_there(tmp_path, name):
     folder = tmp_path / "somewhere"
-    with pytest.raises(FileNotFoundError, match="somewhere.*no files at all"):
+    with pytest.raises(FileNotFoundError, match=r"somewhere.*no files at all"):
         PRODUCTS[name].granules(str(folder), DAY, DAY + timedelta(days=1))
     folder.mkdir()
     (folder / "notes.txt").write_text("nothing")

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,7 +21,7 @@ def plain_bilinear(values, latitude, longitude, target_latitude, target_longitud
         if period is not None and axis is longitude:
             point = sorted_axis[0] + (point - sorted_axis[0]) % period
             points.append((sorted_axis[0] + period, order[0]))
-        for (low, i), (high, j) in zip(points, points[1:], strict=False):
+        for (low, i), (high, j) in pairwise(points):
             if low <= point <= high:
                 part = (point - low) / (high - low)
                 return [(i, 1 - part), (j, part)]

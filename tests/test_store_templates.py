@@ -95,7 +95,9 @@ def test_a_forcing_shard_is_a_block_of_a_tile_with_all_variables():
 
 def opened(made, n_days=3):
     store = MemoryStore()
-    extend(made.create(store), n_days)
+    group = made.create(store)
+    if "time" in group:
+        extend(group, n_days)
     return xr.open_zarr(store, consolidated=False, chunks=None, decode_coords="all")
 
 
@@ -104,12 +106,8 @@ def test_cf_metadata_is_complete(made):
     cube = opened(made)
     assert cube.attrs["Conventions"].startswith("CF-")
     for variable in cube.data_vars.values():
-        assert variable.attrs["long_name"]
-        assert (
-            "units" in variable.attrs
-            or "flag_values" in variable.attrs
-            or "in the units of" in (variable.attrs["long_name"])
-        )
+        known = {"units", "flag_values"} & variable.attrs.keys()
+        assert known or "in the units of" in variable.attrs["long_name"]
     if made.region is None:
         return
     assert CRS.from_cf(cube["spatial_ref"].attrs) == CRS.from_epsg(6933)
@@ -118,7 +116,7 @@ def test_cf_metadata_is_complete(made):
         assert cube[name].attrs["units"] == "m"
         bounds = cube[f"{name}_bounds"].values
         np.testing.assert_allclose(bounds.mean(axis=1), cube[name].values)
-        np.testing.assert_allclose(bounds[1:, 0], bounds[:-1, 1])
+        np.testing.assert_allclose(bounds[1:, 0], bounds[:-1, 1], atol=1e-6)
     for variable in cube.data_vars.values():
         assert variable.encoding["grid_mapping"] == "spatial_ref"
         assert {"latitude", "longitude"} <= set(variable.coords)

@@ -121,7 +121,7 @@ def check_scale(scale: Sequence[float]) -> NDArray[np.float64]:
     return factors
 
 
-@numba.njit(nogil=True)
+@numba.njit(nogil=True, cache=True)
 def solve(
     sums: NDArray[np.float64],
     scale: NDArray[np.float64],
@@ -170,7 +170,7 @@ def solve(
     return _VALID
 
 
-@numba.njit(nogil=True)
+@numba.njit(nogil=True, cache=True)
 def _solve_all(
     sums: NDArray[np.float64],
     scale: NDArray[np.float64],

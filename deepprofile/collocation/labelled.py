@@ -145,8 +145,8 @@ def _align(arrays: Sequence[xr.DataArray], dim: str) -> list[xr.DataArray]:
             raise ValueError(f"array {label} ({array.name!r}) has repeated values of {dim!r}")
     space = [name for name in arrays[0].dims if name != dim]
     try:
-        cells = xr.align(*arrays, join="exact", exclude=[dim])
-        common = xr.align(*cells, join="inner", exclude=space)
+        cells = xr.align(*arrays, join="exact", exclude=[dim], copy=False)
+        common = xr.align(*cells, join="inner", exclude=space, copy=False)
     except ValueError as error:
         raise ValueError(
             f"the three arrays do not lie on the same cells or days: {error}. Put them on one "
@@ -183,7 +183,7 @@ def _lazy_sums(series: Sequence[xr.DataArray]) -> da.Array:
     arguments: list[Any] = []
     for array in series:
         arguments += [array.data, (steps, *cells)]
-    partial: da.Array = da.blockwise(  # type: ignore[no-untyped-call]
+    partial: da.Array = da.blockwise(
         _chunk_sums,
         (steps, statistic, *cells),
         *arguments,
@@ -192,7 +192,7 @@ def _lazy_sums(series: Sequence[xr.DataArray]) -> da.Array:
         dtype=np.float64,
         meta=np.empty((0,) * (series[0].ndim + 1)),
     )
-    total: da.Array = partial.sum(axis=0)  # type: ignore[no-untyped-call]
+    total: da.Array = partial.sum(axis=0)
     return total
 
 

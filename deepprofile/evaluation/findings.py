@@ -10,8 +10,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from deepprofile.evaluation.figures import depth_groups
-from deepprofile.evaluation.maps import VALID, flag_reasons, shown_cells
 from deepprofile.evaluation.style import label
+from deepprofile.evaluation.weights import VALID, flag_reasons, shown_cells
 
 DOMINANT = 0.9
 """A cell with a weight above this rests on one product."""
@@ -143,28 +143,32 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def held_out_gap(training: pd.DataFrame, held_out: pd.DataFrame, estimate: str) -> pd.DataFrame:
-    """Median R and ubRMSE of one estimate on training and on held-out cells, by depth group.
+def validation_gap(training: pd.DataFrame, validation: pd.DataFrame, estimate: str) -> pd.DataFrame:
+    """Median R and ubRMSE of one estimate on training and on validation cells, by depth group.
 
     Args:
         training: summary over training cells of one reference.
-        held_out: the same over cells that training has not seen.
+        validation: the same over cells that training has not seen.
         estimate: name of the estimate.
 
     Returns:
-        Columns ``group``, ``cells_training``, ``cells_held_out`` and for each metric
-        ``<metric>_training``, ``<metric>_held_out`` and ``<metric>_difference`` (held-out minus
+        Columns ``group``, ``cells_training``, ``cells_validation`` and for each metric
+        ``<metric>_training``, ``<metric>_validation`` and ``<metric>_difference`` (validation minus
         training).
     """
     rows = []
-    for group in depth_groups(held_out):
-        sides = [_rows(part, group) for part in (training, held_out)]
+    for group in depth_groups(validation):
+        sides = [_rows(part, group) for part in (training, validation)]
         if not all(estimate in side.index for side in sides):
             continue
         seen, new = (side.loc[estimate] for side in sides)
-        row = {"group": group, "cells_training": seen["n_cells"], "cells_held_out": new["n_cells"]}
+        row = {
+            "group": group,
+            "cells_training": seen["n_cells"],
+            "cells_validation": new["n_cells"],
+        }
         for metric in ("r", "ubrmse"):
-            row[f"{metric}_training"], row[f"{metric}_held_out"] = seen[metric], new[metric]
+            row[f"{metric}_training"], row[f"{metric}_validation"] = seen[metric], new[metric]
             row[f"{metric}_difference"] = new[metric] - seen[metric]
         rows.append(row)
     return pd.DataFrame(rows)

@@ -29,7 +29,7 @@ class ReportInputs:
         profiles: example profiles.
         maps: title of the panel to soil moisture (y, x) in m³ m⁻³.
         map_date: day of the maps.
-        profile_checks: shares of values out of range and the like; any columns.
+        profile_checks: shares of impossible values, by ``estimate`` and ``group``.
         set_aside: granules that were not used, with ``url`` and ``reason``.
         out_of_range: counts of values outside the valid range, by variable.
         short_days: days with too few time steps.

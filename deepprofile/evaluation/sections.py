@@ -7,9 +7,10 @@ from deepprofile.evaluation import findings
 from deepprofile.evaluation.blocks import Section, picture, plain_table
 from deepprofile.evaluation.figures import example_profiles, loss_curves
 from deepprofile.evaluation.inputs import ReportInputs, absent
-from deepprofile.evaluation.maps import moisture_maps, weights_map
+from deepprofile.evaluation.maps import moisture_maps
 from deepprofile.evaluation.result_sections import brief, distributions, results
 from deepprofile.evaluation.style import label
+from deepprofile.evaluation.weights import weights_map
 
 
 def all_sections(inputs: ReportInputs) -> list[Section]:
@@ -71,7 +72,7 @@ def training(inputs: ReportInputs) -> Section:
     caption = (
         "Total loss and each of its four terms by epoch. Training is the mean over the steps of "
         "an epoch while the parameters change; validation is computed after the epoch on samples "
-        "of held-out cells; the diamond is validation with the parameters averaged over the last "
+        "of validation cells; the diamond is validation with the parameters averaged over the last "
         "epochs. Axes are logarithmic, linear below the smallest positive value where a term "
         "reaches zero. L_surf and L_root are per sample, L_neg is summed over a batch, L_o is "
         "shown before its factor λ."
@@ -92,10 +93,10 @@ def collocation(inputs: ReportInputs) -> Section:
         section.missing.append(absent(inputs, "error_recovery", what))
     else:
         caption = (
-            "Estimated against realised error variances. The realised variance is that of the "
-            "product's error against the truth, which only a synthetic Earth can tell."
+            "Estimated over realised error variance, for cells with a valid collocation. The "
+            "realised one is that of the product's error against the truth, which only a synthetic Earth can tell."
         )
-        section.tables.append(plain_table(inputs.error_recovery, caption))
+        section.tables.append(plain_table(inputs.error_recovery, caption, _RECOVERY_HEADS, 3))
     return section
 
 
@@ -109,8 +110,9 @@ def quality(inputs: ReportInputs) -> Section:
         else:
             section.tables.append(plain_table(frame, f"{what}: {len(frame)}."))
     if inputs.profile_checks is not None:
-        caption = "Plausibility of the predicted profiles."
-        section.tables.append(plain_table(inputs.profile_checks, caption))
+        caption = "Impossible values: mean share by estimate and depth, where there are any."
+        heads = {"group": "Depth", "share_below_0": "Below 0", "share_above_06": "Above 0.6 m³ m⁻³"}
+        section.tables.append(plain_table(inputs.profile_checks, caption, heads))
     return section
 
 
@@ -127,6 +129,12 @@ def provenance(inputs: ReportInputs) -> Section:
     return section
 
 
+_RECOVERY_HEADS = {
+    "median_ratio": "Estimated / realised, median",
+    "ratio_q25": "Lower quartile",
+    "ratio_q75": "Upper quartile",
+    "within_two": "Share within two standard errors",
+}
 _QUALITY = {
     "set_aside": "Granules set aside",
     "out_of_range": "Variables with values outside their valid range",

@@ -5,7 +5,7 @@ The format (header+values or CEOP in separate files, in a zip file or a folder) 
 archive, no sensor is lost to a depth limit, and a bad file is known with its reason.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path, PurePosixPath
@@ -319,3 +319,25 @@ def _assemble(
         inside = (position >= 0) & (position < time.size)
         line[position[inside]] = means[inside]
     return StationRecords(sensors, time, values, rejected)
+
+
+def merge_records(records: Sequence[StationRecords]) -> StationRecords:
+    """The records of several archives as one, on all their days.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    if not records:
+        raise ValueError("no station archive was read: expected the records of at least one")
+    first = min(part.time[0] for part in records)
+    last = max(part.time[-1] for part in records)
+    time = np.arange(first, last + np.timedelta64(1, "D"), dtype="datetime64[D]")
+    n_sensors = sum(len(part.sensors) for part in records)
+    values = np.full((n_sensors, time.size), np.nan, np.float32)
+    row = 0
+    for part in records:
+        day = int((part.time[0] - first) / np.timedelta64(1, "D"))
+        values[row : row + len(part.values), day : day + part.time.size] = part.values
+        row += len(part.values)
+    sensors = pd.concat([part.sensors for part in records], ignore_index=True)
+    return StationRecords(sensors, time, values, [r for part in records for r in part.rejected])

@@ -99,8 +99,8 @@ def _lazy_profiles(
         n_days, *cells = (part.stop - part.start for part in (days, rows, columns))
         shape = (n_days, model.config.n_coefficients, *cells)
         return _Block(
-            da.from_delayed(task[0], shape, np.float32),  # type: ignore[no-untyped-call]
-            da.from_delayed(task[1], (n_days, *cells), np.uint8),  # type: ignore[no-untyped-call]
+            da.from_delayed(task[0], shape, np.float32),
+            da.from_delayed(task[1], (n_days, *cells), np.uint8),
         )
 
     return _joined(block, [_slices(chunks) for chunks in (time_chunks, *space_chunks)])
@@ -112,7 +112,7 @@ def _joined(block: Callable[[slice, slice, slice], _Block], spans: list[list[sli
     blocks = [[[block(d, r, c) for c in columns] for r in rows] for d in days]
     coefficients = [[[[b.coefficients for b in line] for line in plane]] for plane in blocks]
     flag = [[[b.flag for b in line] for line in plane] for plane in blocks]
-    return _Block(da.block(coefficients), da.block(flag))  # type: ignore[no-untyped-call]
+    return _Block(da.block(coefficients), da.block(flag))
 
 
 def _slices(chunks: Iterable[int]) -> list[slice]:

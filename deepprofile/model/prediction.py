@@ -1,24 +1,17 @@
-"""Prediction with a trained network: plain arrays in, coefficients and flags out.
+"""Prediction with a trained network: plain arrays in, profiles and flags out.
 
-Here the network runs on every window by itself, which repeats the convolutions of the days that
-windows share.
+:func:`predict_days` is the kernel that both ``dp.predict`` and the jobs of the predict stage call.
 """
 
-import copy
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from deepprofile.model.flags import Flag, window_flags
 from deepprofile.model.gaps import MAX_GAP, fill_gaps
 from deepprofile.model.network import DeepProfile
-from deepprofile.model.samples import cut_windows, full_windows
-
-BATCH_SIZE = 128
-"""Windows of a batch: its feature maps still fit the cache (measured: 64 to 128 are quickest)."""
-CELLS_AT_ONCE = 64
+from deepprofile.model.sliding import sliding_coefficients
 
 
 class Profiles(NamedTuple):
@@ -31,37 +24,6 @@ class Profiles(NamedTuple):
 
     coefficients: NDArray[np.float32]
     flag: NDArray[np.uint8]
-
-
-def predict_windows(
-    model: DeepProfile,
-    series: NDArray[np.float32],
-    auxiliary: NDArray[np.float32],
-    batch_size: int = BATCH_SIZE,
-) -> NDArray[np.float32]:
-    """Coefficients of every window of the series, one network evaluation a window.
-
-    Args:
-        model: the network; evaluated in evaluation mode whatever its own mode is.
-        series: (cells, variables, T) in raw units.
-        auxiliary: (cells, features) in raw units.
-        batch_size: windows evaluated together.
-
-    Returns:
-        (cells, T - window + 1, n), NaN where a value of the window or a feature is missing.
-
-    Raises:
-        ValueError: if the shapes don't fit the model, or T is shorter than a window.
-    """
-    _check_shapes(model, series, auxiliary)
-    model = evaluation_model(model)
-    n_windows = series.shape[2] - model.config.window + 1
-    shape = (len(series), n_windows, model.config.n_coefficients)
-    result = np.full(shape, np.nan, np.float32)
-    for start in range(0, len(series), CELLS_AT_ONCE):
-        part = slice(start, start + CELLS_AT_ONCE)
-        _predict_cells(model, series[part], auxiliary[part], batch_size, result[part])
-    return result
 
 
 def predict_days(
@@ -97,7 +59,7 @@ def predict_days(
         series, n_filled = fill_gaps(columns, max_gap)
         span = slice(begin - window + 1, days.stop)
         features = auxiliary.reshape(len(auxiliary), -1).T[cells]
-        profiles = predict_windows(model, series[:, :, span], features)
+        profiles = sliding_coefficients(model, series[:, :, span], features)
         missing: NDArray[np.bool_] = np.any(np.isnan(series[:, :, span]), axis=1)
         flags = window_flags(missing, n_filled[:, span] > 0, window)
         coefficients[begin - days.start :, :, cells] = profiles.transpose(1, 2, 0)
@@ -109,50 +71,3 @@ def predict_days(
 def margins(window: int, max_gap: int = MAX_GAP) -> tuple[int, int]:
     """Days of forcing needed before the first and after the last day of a prediction."""
     return window - 1 + max_gap, max_gap
-
-
-def evaluation_model(model: DeepProfile) -> DeepProfile:
-    """The model itself in evaluation mode, or such a copy of a model in training mode."""
-    return copy.deepcopy(model).eval() if model.training else model
-
-
-@torch.inference_mode()
-def _predict_cells(
-    model: DeepProfile,
-    series: NDArray[np.float32],
-    auxiliary: NDArray[np.float32],
-    batch_size: int,
-    result: NDArray[np.float32],
-) -> None:
-    device = model.series_minimum.device
-    window = model.config.window
-    normal = model.normalise_series(torch.as_tensor(series, device=device))
-    normal = normal.transpose(1, 2).contiguous()
-    features = model.normalise_auxiliary(torch.as_tensor(auxiliary, device=device))
-    complete = ~normal.isnan().any(2) & ~features.isnan().any(1)[:, None]
-    for part in torch.split(full_windows(complete, window).nonzero(), batch_size):
-        cell, end = part.unbind(1)
-        temporal = model.extractor(cut_windows(normal, cell, end, window))
-        values = model.coefficients(temporal, features[cell])
-        result[cell.cpu(), end.cpu() - window + 1] = values.cpu().numpy()
-
-
-def _check_shapes(
-    model: DeepProfile, series: NDArray[np.float32], auxiliary: NDArray[np.float32]
-) -> None:
-    config = model.config
-    if series.ndim != 3 or series.shape[1] != config.n_variables:
-        raise ValueError(
-            f"series has shape {series.shape}: expected (cells, {config.n_variables} variables, "
-            "days)"
-        )
-    if series.shape[2] < config.window:
-        raise ValueError(
-            f"series has {series.shape[2]} days: expected at least the {config.window} of one "
-            "window"
-        )
-    if auxiliary.shape != (len(series), config.n_auxiliary):
-        raise ValueError(
-            f"auxiliary has shape {auxiliary.shape}: expected (cells, features) = "
-            f"({len(series)}, {config.n_auxiliary})"
-        )

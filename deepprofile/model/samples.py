@@ -230,8 +230,9 @@ def _check_arrays(
 
 def _check_finite(name: str, array: NDArray[np.float32]) -> None:
     for cell, values in enumerate(array):
-        if np.isinf(values).any():
+        where = np.argwhere(np.isinf(values))
+        if len(where):
             raise ValueError(
-                f"{name} of cell {cell} holds an infinite value at {np.argwhere(np.isinf(values))[0]}"
-                ": expected finite values, or NaN where missing"
+                f"{name} of cell {cell} holds an infinite value at index {where[0].tolist()}: "
+                "expected finite values, or NaN where missing"
             )

@@ -8,6 +8,7 @@ dimension where final and preliminary data meet) and its new one (``valid_time``
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
+from math import floor
 from typing import ClassVar
 
 import numpy as np
@@ -63,6 +64,21 @@ class Era5Land(LatLonProduct):
     def __init__(self, layers: Sequence[Layer] | None = None, spacing: float = 0.1) -> None:
         self.fields = select_layers(FIELDS, layers)
         self.spacing = spacing
+
+    def axes(self, dataset: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The grid that goes through the points of ``dataset``.
+
+        The Climate Data Store begins it at the corner of the area that was asked for, which need
+        not be a multiple of the spacing.
+        """
+        # Rounded, since files hold them in single or in double precision.
+        south = round(float(dataset["latitude"].min()), 4)
+        west = round(float(dataset["longitude"].min()), 4)
+        south -= self.spacing * floor((south + 90.0) / self.spacing + 1e-6)
+        turn = np.arange(round(360.0 / self.spacing), dtype=np.float64)
+        return np.arange(
+            south, 90.0 + 1e-6, self.spacing
+        ), west % self.spacing + self.spacing * turn
 
     def granules(self, url: str, start: date, stop: date) -> tuple[list[Granule], list[SetAside]]:
         """Granules of the days from ``start`` up to ``stop``; see ``Product.granules``.

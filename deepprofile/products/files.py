@@ -123,7 +123,7 @@ def open_hdf5(url: str) -> Iterator[h5py.File]:
 
 
 @contextmanager
-def open_netcdf(url: str, **options: Any) -> Iterator[xr.Dataset]:  # noqa: ANN401
+def open_netcdf(url: str, **options: Any) -> Iterator[xr.Dataset]:
     """Open a netCDF file lazily, without Dask; a remote one is read through fsspec.
 
     Raises:

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from deepprofile.products.base import Field, Granule, GranuleError, SetAside
 from deepprofile.products.files import (
@@ -27,6 +28,8 @@ from deepprofile.profile import Layer
 
 NAME = "gldas"
 PATTERN = "GLDAS_NOAH025_3H.AYYYYMMDD.HHMM.021.nc4"
+SPACING = 0.25
+"""Distance of the grid points in degrees."""
 WATER_DENSITY = 1000.0
 """Density of water in kg m-3."""
 _NAME = re.compile(
@@ -64,7 +67,11 @@ class Gldas(LatLonProduct):
 
     def __init__(self, layers: Sequence[Layer] | None = None) -> None:
         self.fields = select_layers(FIELDS, layers)
-        self.spacing = 0.25
+
+    def axes(self, dataset: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The grid of 600 x 1440 points, 60°S to 90°N; it is the same in every file."""
+        half = SPACING / 2
+        return np.arange(-60 + half, 90, SPACING), np.arange(-180 + half, 180, SPACING)
 
     def granules(self, url: str, start: date, stop: date) -> tuple[list[Granule], list[SetAside]]:
         """Granules of the days from ``start`` up to ``stop``; see ``Product.granules``."""

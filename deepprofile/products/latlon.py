@@ -17,21 +17,36 @@ from deepprofile import grid
 from deepprofile.products.base import Field, Granule, GranuleError, MissingVariableError
 from deepprofile.products.files import check_units
 from deepprofile.products.product import Product
-from deepprofile.regrid import AxisWeights, axis_weights, bilinear, lowest_neighbour
+from deepprofile.regrid import (
+    AxisWeights,
+    axis_weights,
+    bilinear,
+    contiguous,
+    lowest_neighbour,
+)
 
 READ_BYTES = 128 * 2**20
 """Largest piece of all variables that is read at once."""
+_OFF_GRID = 0.01
+"""Largest distance of a coordinate from its point of the grid, in steps of the grid."""
 DIMENSIONS = ("time", "latitude", "longitude")
 
 
 class LatLonProduct(Product):
     """A product on a regular latitude-longitude grid.
 
-    Attributes:
-        spacing: distance of the grid points in degrees.
+    A granule may hold the whole grid or any part of it, in either direction of latitude and any
+    convention of longitude. The edge of a part is treated like a coast.
     """
 
-    spacing: float
+    @abstractmethod
+    def axes(self, dataset: xr.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The product's whole grid, as it lies in ``dataset``.
+
+        Returns:
+            Latitudes and longitudes in degrees, ascending and evenly spaced, the longitudes all
+            the way round.
+        """
 
     @abstractmethod
     def open(self, granule: Granule) -> AbstractContextManager[xr.Dataset]:
@@ -53,14 +68,68 @@ class LatLonProduct(Product):
 
 
 @dataclass(frozen=True)
-class _Source:
-    """What is read of the source grid, and how it is regridded."""
+class _Axis:
+    """One axis of the product's grid, and the part of it that a window of the 9 km grid needs."""
 
-    axes: bytes
-    latitudes: tuple[slice, ...]
-    longitudes: tuple[slice, ...]
-    rows: AxisWeights
-    columns: AxisWeights
+    name: str
+    points: NDArray[np.float64]
+    wraps: bool
+    wanted: NDArray[np.int64]
+    weights: AxisWeights
+
+    @classmethod
+    def make(
+        cls, name: str, points: NDArray[np.float64], target: NDArray[np.float64], *, wraps: bool
+    ) -> "_Axis":
+        slices, weights = axis_weights(points, target, period=360.0 if wraps else None).window()
+        positions = np.arange(points.size)
+        wanted = np.concatenate([positions[:0], *(positions[s] for s in slices)])
+        return cls(name, points, wraps, wanted, weights)
+
+    def place(self, found: NDArray[np.float64], url: str) -> "_Placement":
+        """Where a granule's own points lie in the part that is needed."""
+        spacing = self.points[1] - self.points[0]
+        exact = (found - self.points[0]) / spacing
+        position = np.round(exact).astype(np.int64)
+        off = np.abs(exact - position).max(initial=0.0)
+        if self.wraps:
+            position = position % self.points.size
+        inside = (position >= 0) & (position < self.points.size)
+        steps = np.diff(position) % self.points.size
+        neighbours = (steps == 1).all() or (steps == self.points.size - 1).all()
+        if not (found.size and inside.all() and neighbours and off < _OFF_GRID):
+            raise GranuleError(
+                url,
+                f"it lies on another grid: its {found.size} values of {self.name} run from "
+                f"{found[:1]} to {found[-1:]}; expected points {spacing:g} degrees apart from "
+                f"{self.points[0]:g} to {self.points[-1]:g}",
+            )
+        index = np.full(self.points.size, -1, dtype=np.int64)
+        index[position] = np.arange(position.size)
+        held = np.flatnonzero(index[self.wanted] >= 0)
+        if held.size == 0:
+            needed = self.points[self.wanted]
+            raise GranuleError(
+                url,
+                f"it holds {self.name} {found[0]:g} to {found[-1]:g}, nothing of what is wanted: "
+                f"{needed[:1]} to {needed[-1:]}",
+            )
+        return _Placement.make(index[self.wanted[held]], held)
+
+
+@dataclass(frozen=True)
+class _Placement:
+    """Slices of a granule's axis, laid end to end; the order to take them in; where they go."""
+
+    slices: tuple[slice, ...]
+    order: NDArray[np.int64]
+    target: NDArray[np.int64]
+
+    @classmethod
+    def make(cls, index: NDArray[np.int64], target: NDArray[np.int64]) -> "_Placement":
+        slices = contiguous(np.sort(index))
+        read = np.concatenate([np.arange(s.start, s.stop) for s in slices])
+        return cls(slices, np.searchsorted(read, index), target)
 
 
 class _Reader:
@@ -68,81 +137,81 @@ class _Reader:
 
     def __init__(self, product: LatLonProduct, rows: slice, columns: slice) -> None:
         self._product = product
-        self._latitudes = grid.latitudes()[rows]
-        self._longitudes = grid.longitudes()[columns]
-        self._source: _Source | None = None
+        self._target = grid.latitudes()[rows], grid.longitudes()[columns]
+        self._axes: tuple[_Axis, _Axis] | None = None
+        self._placements: dict[bytes, tuple[_Placement, _Placement]] = {}
 
     def steps(
         self, granule: Granule, start: np.datetime64, stop: np.datetime64
     ) -> Iterator[tuple[np.datetime64, NDArray[np.float32]]]:
-        """Steps of a granule on the part of the source grid that is needed."""
+        """Steps of a granule on the part of the product's grid that is needed."""
         with self._product.open(granule) as dataset:
             variables = [_variable(dataset, f, granule.url) for f in self._product.fields]
-            source = self._find_source(dataset, granule.url)
+            rows, columns = self._place(dataset, granule.url)
             times = dataset["time"].to_numpy().astype("datetime64[s]")
             wanted = np.flatnonzero((times >= start) & (times < stop))
-            for part in _pieces(wanted, _step_bytes(source) * len(variables)):
-                values = np.stack([self._load(v, part, source) for v in variables], axis=1)
+            shape = self._shape
+            for part in _pieces(wanted, 4 * len(variables) * shape[0] * shape[1]):
+                values = np.full(
+                    (part.stop - part.start, len(variables), *shape), np.nan, dtype=np.float32
+                )
+                for i, variable in enumerate(variables):
+                    piece = self._load(variable.isel(time=part), rows, columns)
+                    values[:, i, rows.target[:, None], columns.target] = piece
                 yield from zip(times[part], values, strict=True)
 
     def to_grid(
         self, mean: NDArray[np.float32], n_steps: NDArray[np.uint8], required: int
     ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        """Regrid; a target has ``required`` steps or more exactly where it has a value."""
-        assert self._source is not None
-        rows, columns = self._source.rows, self._source.columns
+        """Regrid; a target has ``required`` steps or more exactly where it has all values."""
+        assert self._axes is not None, "a step has been read, so the grid is known"
+        rows, columns = (axis.weights for axis in self._axes)
         enough = lowest_neighbour(n_steps * (n_steps >= required), rows, columns)
         any_at_all = lowest_neighbour(n_steps, rows, columns)
         return bilinear(mean, rows, columns), np.where(enough > 0, enough, any_at_all)
 
-    def _load(self, variable: xr.DataArray, steps: slice, source: _Source) -> NDArray[np.float32]:
+    @property
+    def _shape(self) -> tuple[int, int]:
+        assert self._axes is not None
+        latitude, longitude = self._axes
+        return latitude.wanted.size, longitude.wanted.size
+
+    def _place(self, dataset: xr.Dataset, url: str) -> tuple[_Placement, _Placement]:
+        """Where a granule lies; worked out once for all granules with the same coordinates.
+
+        The first granule that lies on the product's grid says where exactly that grid lies.
+        """
+        for name in ("latitude", "longitude"):
+            if name not in dataset:
+                raise GranuleError(url, f"there is no coordinate {name}")
+        latitude, longitude = (
+            dataset[name].to_numpy().astype(np.float64) for name in ("latitude", "longitude")
+        )
+        key = latitude.tobytes() + longitude.tobytes()
+        if key not in self._placements:
+            rows, columns = self._axes or self._make_axes(dataset)
+            self._placements[key] = rows.place(latitude, url), columns.place(longitude, url)
+            self._axes = rows, columns
+        return self._placements[key]
+
+    def _make_axes(self, dataset: xr.Dataset) -> tuple[_Axis, _Axis]:
+        latitudes, longitudes = self._product.axes(dataset)
+        return (
+            _Axis.make("latitude", latitudes, self._target[0], wraps=False),
+            _Axis.make("longitude", longitudes, self._target[1], wraps=True),
+        )
+
+    def _load(
+        self, variable: xr.DataArray, rows: _Placement, columns: _Placement
+    ) -> NDArray[np.floating]:
         bands = [
-            np.concatenate(
-                [
-                    self._product.load(
-                        variable.isel(time=steps, latitude=latitudes, longitude=longitudes)
-                    )
-                    for longitudes in source.longitudes
-                ],
-                axis=2,
-            )
-            for latitudes in source.latitudes
+            [
+                self._product.load(variable.isel(latitude=latitudes, longitude=longitudes))
+                for longitudes in columns.slices
+            ]
+            for latitudes in rows.slices
         ]
-        return np.concatenate(bands, axis=1).astype(np.float32, copy=False)
-
-    def _find_source(self, dataset: xr.Dataset, url: str) -> _Source:
-        """The part of the source grid; worked out once for all granules with the same axes."""
-        latitude, longitude = _axis(dataset, "latitude", url), _axis(dataset, "longitude", url)
-        axes = latitude.tobytes() + longitude.tobytes()
-        if self._source is None:
-            self._source = self._make_source(latitude, longitude, axes, url)
-        if self._source.axes != axes:
-            raise GranuleError(
-                url,
-                f"its grid, {_extent(latitude, longitude)}, is not that of the granules before it",
-            )
-        return self._source
-
-    def _make_source(
-        self, latitude: NDArray[np.float64], longitude: NDArray[np.float64], axes: bytes, url: str
-    ) -> _Source:
-        for axis in (latitude, longitude):
-            if not _evenly_spaced(axis, self._product.spacing):
-                raise GranuleError(
-                    url,
-                    f"it lies on another grid: {_extent(latitude, longitude)}; expected points "
-                    f"{self._product.spacing} degrees apart",
-                )
-        latitudes, rows = axis_weights(latitude, self._latitudes).window()
-        longitudes, columns = axis_weights(longitude, self._longitudes, period=360.0).window()
-        if not (latitudes and longitudes):
-            raise GranuleError(
-                url,
-                f"it covers {_extent(latitude, longitude)}, nothing of the latitudes "
-                f"{self._latitudes[-1]:.2f} to {self._latitudes[0]:.2f} and longitudes "
-                f"{self._longitudes[0]:.2f} to {self._longitudes[-1]:.2f} that are wanted",
-            )
-        return _Source(axes, latitudes, longitudes, rows, columns)
+        return np.block(bands)[:, rows.order[:, None], columns.order]
 
 
 def _variable(dataset: xr.Dataset, field: Field, url: str) -> xr.DataArray:
@@ -157,32 +226,6 @@ def _variable(dataset: xr.Dataset, field: Field, url: str) -> xr.DataArray:
             f"variable {field.source} has dimensions {variable.dims}; expected {DIMENSIONS}",
         )
     return variable
-
-
-def _axis(dataset: xr.Dataset, name: str, url: str) -> NDArray[np.float64]:
-    """A coordinate, rounded so that files in single and in double precision agree."""
-    if name not in dataset:
-        raise GranuleError(url, f"there is no coordinate {name}")
-    return np.asarray(dataset[name].to_numpy(), dtype=np.float64).round(4)
-
-
-def _evenly_spaced(axis: NDArray[np.float64], spacing: float) -> bool:
-    steps = np.diff(axis)
-    return axis.size > 1 and bool((np.abs(steps - np.copysign(spacing, steps[0])) < 1e-3).all())
-
-
-def _extent(latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> str:
-    return (
-        f"{latitude.size} latitudes from {latitude[0]} to {latitude[-1]} and "
-        f"{longitude.size} longitudes from {longitude[0]} to {longitude[-1]}"
-    )
-
-
-def _step_bytes(source: _Source) -> int:
-    latitudes, longitudes = (
-        sum(int(s.stop - s.start) for s in axis) for axis in (source.latitudes, source.longitudes)
-    )
-    return 4 * latitudes * longitudes
 
 
 def _pieces(steps: NDArray[np.int64], step_bytes: int) -> Iterator[slice]:

@@ -193,7 +193,7 @@ def _read_variable(
     target[target == np.float32(_FILL_VALUE if fill is None else fill)] = np.nan
 
 
-def _attribute(dataset: h5d.DatasetID, name: str) -> Any:  # noqa: ANN401
+def _attribute(dataset: h5d.DatasetID, name: str) -> Any:
     """Value of a scalar attribute, None if it is not there."""
     try:
         attribute = h5a.open(dataset, name.encode())

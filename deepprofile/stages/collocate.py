@@ -132,8 +132,7 @@ def plan(recipe: Recipe) -> Plan:
 
 def write_estimates(writer: Writer, job: CollocateJob) -> int:
     """Collocate one tile; returns the number of its land cells."""
-    rows, columns = writer.region.local(job.tile)
-    land = open_cube(job.static, chunks=None)["land"].values[rows, columns] == 1
+    land = read_tile(job.static, "land", job.tile) == 1
     series = [_column(url, job, land) for url in job.cubes.values()]
     x, y, z = series
     found = finish(accumulate(x, y, z), job.scale, job.min_samples)

@@ -14,7 +14,7 @@ from deepprofile.evaluation.estimates import (
     MeanEstimate,
     ProfileEstimate,
 )
-from deepprofile.evaluation.ground_truth import label_cells, truth_reference
+from deepprofile.evaluation.reference import label_cells, truth_reference
 from deepprofile.evaluation.tables import evaluate
 from deepprofile.stages.stations import open_ground_truth
 from deepprofile.store import layers_of, open_cube, read_cells

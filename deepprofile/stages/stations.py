@@ -7,7 +7,8 @@ import pandas as pd
 import xarray as xr
 import zarr
 
-from deepprofile.evaluation.ground_truth import cell_table, ground_truth, not_grouped
+from deepprofile.evaluation.ground_truth import ground_truth, not_grouped
+from deepprofile.evaluation.reference import cell_table
 from deepprofile.evaluation.stations import merge_records, read_archive
 from deepprofile.recipe import Recipe
 from deepprofile.stages.context import Context

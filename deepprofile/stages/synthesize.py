@@ -5,7 +5,7 @@ import fsspec
 from deepprofile.recipe import Recipe, Synthetic
 from deepprofile.stages.context import Context, Plan, StageError
 from deepprofile.stages.remote import Report, run_on_worker
-from deepprofile.synthetic import EarthConfig, write_earth
+from deepprofile.synthetic import EarthConfig, centred_window, write_earth
 
 _DONE = "earth.json"
 
@@ -40,11 +40,13 @@ def plan(recipe: Recipe) -> Plan:
 
 def _config(recipe: Recipe, synthetic: Synthetic) -> EarthConfig:
     days = recipe.period.days
+    window = {} if synthetic.size is None else centred_window(synthetic.size)
     return EarthConfig(
         seed=synthetic.seed,
         start=recipe.period.start,
         n_days=days.stop - days.start,
         hard=synthetic.hard,
+        **window,
     )
 
 

@@ -6,13 +6,14 @@ worker is lost: it must be deterministic, and writing its result again must chan
 
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
 from dask.utils import format_bytes
-from distributed import Client, Future, as_completed
+from distributed import Client, Future, KilledWorker, as_completed
 from distributed.protocol.pickle import dumps
 
 MAX_JOB_BYTES = 1_000_000
@@ -75,6 +76,7 @@ def run_jobs(
 
     Returns:
         Pairs of job and result, and the failures, both in the order in which they ended.
+        Jobs whose workers were killed run once more at the end, one at a time.
 
     Raises:
         JobError: if two jobs have the same key, or one with its arguments exceeds 1 MB.
@@ -82,32 +84,31 @@ def run_jobs(
     _check_jobs(function, jobs, args)
     if window is None:
         window = WINDOW * max(1, sum(client.nthreads().values()))
-    waiting = iter(jobs)
-    running: dict[Future[Any], Job] = {}
-
-    def submit(count: int) -> list[Future[Any]]:
-        started = {
-            client.submit(function, job, *args, pure=False, retries=retries): job
-            for job in islice(waiting, count)
-        }
-        running.update(started)
-        return list(started)
-
     done: list[tuple[Any, Any]] = []
     failed: list[JobFailure] = []
-    queue = as_completed(submit(window))
-    try:
-        for future in queue:
-            job = running.pop(future)
-            if future.status == "finished":
-                done.append((job, future.result()))
+    suspects: list[Job] = []
+
+    def submit(job: Job) -> Future[Any]:
+        return client.submit(function, job, *args, pure=False, retries=retries)
+
+    def settle(job: Job, future: Future[Any]) -> None:
+        if future.status == "finished":
+            done.append((job, future.result()))
+        else:
+            failed.append(_failure(job, future))
+        if on_done is not None:
+            on_done(len(done) + len(failed), len(jobs))
+
+    with closing(_ended(client, submit, jobs, window)) as ended:
+        for job, future in ended:
+            if _was_killed(future):
+                suspects.append(job)
             else:
-                failed.append(_failure(job, future))
-            queue.update(submit(1))
-            if on_done is not None:
-                on_done(len(done) + len(failed), len(jobs))
-    finally:
-        client.cancel(list(running))
+                settle(job, future)
+    # A worker that dies takes the jobs beside the guilty one along. Alone, only that one fails.
+    with closing(_ended(client, submit, suspects, 1)) as ended:
+        for job, future in ended:
+            settle(job, future)
     return done, failed
 
 
@@ -131,6 +132,31 @@ def check_memory(client: Client, needed: int, what: str) -> None:
                 f"{format_bytes(limit)} for {threads} threads, {format_bytes(limit // threads)} "
                 "each. Give the workers more memory or fewer threads."
             )
+
+
+def _ended(
+    client: Client,
+    submit: Callable[[Job], Future[Any]],
+    jobs: Sequence[Job],
+    window: int,
+) -> Generator[tuple[Job, Future[Any]]]:
+    """Jobs and their futures as they end, never more than ``window`` in flight."""
+    waiting = iter(jobs)
+    running = {submit(job): job for job in islice(waiting, window)}
+    queue = as_completed(list(running))
+    try:
+        for future in queue:
+            yield running.pop(future), future
+            for job in islice(waiting, 1):
+                started = submit(job)
+                running[started] = job
+                queue.add(started)
+    finally:
+        client.cancel(list(running))
+
+
+def _was_killed(future: Future[Any]) -> bool:
+    return future.status == "error" and isinstance(future.exception(), KilledWorker)
 
 
 def _check_jobs(function: Callable[..., Any], jobs: Sequence[Job], args: tuple[Any, ...]) -> None:

@@ -212,8 +212,7 @@ def _commit(
     ledger: Mapping[str, Any],
 ) -> str:
     """Merge the forks, note the provenance and commit on ``staging``."""
-    for part in parts:
-        session.merge(pickle.loads(part.fork))
+    session.merge(*(pickle.loads(part.fork) for part in parts))
     open_group(session.store, url).update_attributes(_provenance(ledger))
     try:
         return session.commit(message, dict(ledger))
@@ -226,7 +225,7 @@ def _commit(
 
 def _provenance(ledger: Mapping[str, Any]) -> dict[str, str]:
     """Root attributes that say where the last values come from; text only, as CF has it."""
-    attributes = {"date_modified": datetime.now(UTC).isoformat(timespec="seconds")}
+    attributes = {"date_modified": datetime.now(UTC).isoformat(timespec="microseconds")}
     for key in PROVENANCE:
         value = ledger.get(key)
         if isinstance(value, Mapping):

@@ -15,7 +15,8 @@ class SmapErrors:
     Attributes:
         parameters: spread of each soil parameter about the truth's (standard deviation of its
             logarithm; 0.12 means 12 % off).
-        rain_spread: spread of a storm's rain (standard deviation of its logarithm).
+        rain_spread: spread of the rain of a spell (standard deviation of its logarithm).
+        rain_memory: decorrelation time of that error in days.
         rain_bias: spread of a cell's lasting rain bias (standard deviation of its logarithm).
         drizzle: share of the dry steps in which drizzle falls that the truth has not.
         nudging_gain: share of the distance to the observed surface taken at each update.
@@ -26,15 +27,19 @@ class SmapErrors:
     parameters: dict[str, float] = field(
         default_factory=lambda: {
             "porosity": 0.12,
-            "exponent": 0.20,
+            "exponent": 0.30,
             "conductivity": 0.40,
-            "suction": 0.30,
-            "decay": 0.30,
-            "root_depth": 0.30,
-            "evaporation": 0.12,
+            "suction": 0.40,
+            "decay": 0.40,
+            "root_depth": 0.40,
+            "evaporation": 0.25,
+            "wilting": 0.25,
+            "leaf_minimum": 0.30,
+            "leaf_maximum": 0.30,
         }
     )
     rain_spread: float = 0.6
+    rain_memory: float = 15.0
     rain_bias: float = 0.12
     drizzle: float = 0.04
     nudging_gain: float = 0.25

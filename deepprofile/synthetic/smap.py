@@ -143,7 +143,7 @@ def _weather(config: EarthConfig, truth: Truth) -> Weather:
     rng, position = generator(config.seed, "smap rain"), truth.domain.position
     rain = truth.weather.rain
     n_steps = rain.shape[1]
-    storm = noise(rng, n_steps, position, 12.0, STEPS_PER_DAY).T
+    storm = noise(rng, n_steps, position, 12.0, errors.rain_memory * STEPS_PER_DAY).T
     lasting = noise(rng, 1, position, 12.0)[0] * errors.rain_bias * share
     spread = errors.rain_spread * share
     factor = np.exp(spread[:, None] * storm + (lasting - spread**2 / 2)[:, None])

@@ -185,7 +185,7 @@ def _soil(config: EarthConfig, domain: Domain, plain: NDArray[np.float64]) -> So
         suction=0.20 * np.exp(0.25 * field("suction")),
         decay=0.9 * np.exp(0.25 * field("decay") - 0.2 * high),
         root_depth=0.30 * np.exp(0.30 * field("root_depth")),
-        evaporation=np.exp(0.06 * field("evaporation")),
+        evaporation=0.9 * np.exp(0.06 * field("evaporation")),
         wilting=0.10 + 0.028 * 5.5 * np.exp(0.22 * texture) + 0.02 * field("wilting"),
         leaf_minimum=np.clip(0.7 + 0.3 * field("leaf_minimum"), 0.1, 1.6),
         leaf_maximum=np.clip(3.2 + 0.8 * field("leaf_maximum"), 1.7, 5.5),

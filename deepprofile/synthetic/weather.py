@@ -97,7 +97,7 @@ def _rain(
     climate = noise(generator(config.seed, "rain climate"), 1, position, 60.0)[0]
     height = domain.elevation / 1000.0
     shift = flatten(0.16 * climate + 0.22 * np.minimum(height, 1.5), plain)
-    threshold = 1.62 - 0.24 * np.cos(_season(day) - 0.5)[:, None] - shift
+    threshold = 1.60 - shift
     excess = np.maximum(wet - threshold, 0.0)
     intensity = 3.6 + 1.8 * np.cos(_season(day) - np.pi)[:, None]
     return wet, intensity * (excess + 1.6 * excess**2) / STEP_SECONDS

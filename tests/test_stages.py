@@ -1,0 +1,218 @@
+"""The whole chain on a small demo Earth: files in, evaluated profile out; again; and with faults."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from rich.console import Console
+
+import deepprofile as dp
+from deepprofile import stages
+from deepprofile.model.flags import Flag
+from deepprofile.model.prediction import predict_windows
+from deepprofile.recipe import load_recipe
+from deepprofile.stages import Context, StageError
+from deepprofile.store import describe, history, render
+
+WINDOW = 40
+N_DAYS = 96
+RECIPE = {
+    "name": "small",
+    "synthetic": {"seed": 3, "size": 12},
+    "period": {"start": "2015-03-31", "end": "2015-07-04"},
+    "region": {"west": 22.7, "south": 40.6, "east": 23.4, "north": 41.3},
+    "products": {n: {"url": "{root}/earth/" + n} for n in ("smap_l4", "era5_land", "gldas")},
+    "terrain": {"urls": ["{root}/earth/dem.nc"]},
+    "stations": {"urls": ["{root}/earth/stations.zip"]},
+    "ingest": {"blocks_per_commit": 2},
+    "collocation": {"min_samples": 30, "bootstrap": 20, "block_days": 20},
+    "ground_truth": {"min_days": 20},
+    "sample": {"other_cells": 1000},
+    "training": {"window": WINDOW, "epochs": 2, "average_last": 1, "samples_per_epoch": 512},
+    "evaluate": {"min_days": 20, "min_cells": 3},
+}
+
+
+def context_of(folder: Path, client, **changes) -> Context:
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**RECIPE, "root": str(folder / "work"), **changes}))
+    return Context(load_recipe(path), client, Console(record=True, width=200))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, client) -> Context:
+    context = context_of(tmp_path_factory.mktemp("chain"), client)
+    stages.run(stages.select(context.recipe, None), context)
+    return context
+
+
+def test_cubes_have_the_layout_and_labels_that_users_rely_on(finished):
+    paths = finished.paths
+    smap = dp.open_cube(paths.product("smap_l4"))
+    assert smap["forcing"].dims == ("time", "variable", "y", "x")
+    assert smap["forcing"].sizes["variable"] == 39
+    assert smap["forcing"].data.chunksize == (32, 39, 56, 64)
+    assert smap["forcing"].encoding["grid_mapping"] == "spatial_ref"
+    era5 = dp.open_cube(paths.product("era5_land"))
+    assert era5["bottom"].values.tolist() == [0.07, 0.28, 1.0]
+    assert era5["n_steps"].max().compute() == 24
+    assert dp.open_cube(paths.product("gldas"))["n_steps"].max().compute() == 8
+    assert smap.sizes["time"] == N_DAYS
+
+
+def test_every_land_cell_and_day_has_a_profile_or_a_reason(finished):
+    cube = dp.open_cube(finished.paths.coefficients).load()
+    land = dp.open_cube(finished.paths.static)["land"].values == 1
+    flag = cube["flag"].values
+    there = np.isfinite(cube["coefficients"].values).all(axis=1)
+    assert np.array_equal(there, np.isin(flag, [Flag.VALID, Flag.GAP_FILLED]))
+    first = WINDOW - 1 - 32  # the cube begins with the block of the first full window
+    assert (flag[:first, land] == Flag.NO_FULL_WINDOW).all()
+    assert there[first:, land].mean() > 0.9
+    assert not there[:, ~land].any()
+
+
+def test_the_stage_predicts_what_the_lazy_face_and_the_network_predict(finished):
+    paths = finished.paths
+    model = dp.load_model(paths.model)
+    smap, static = dp.open_cube(paths.product("smap_l4")), dp.open_cube(paths.static)
+    cube = dp.open_cube(paths.coefficients)
+    lazy = dp.predict(model, smap["forcing"], static["auxiliary"], land=static["land"])
+    lazy = lazy.sel(time=cube["time"])
+    depth = 0.3
+    stage, face = cube.profile.at(depth).compute(), lazy.profile.at(depth).compute()
+    assert np.array_equal(lazy["flag"].values, cube["flag"].values)
+    # Coefficients are stored with 16 bits of mantissa.
+    np.testing.assert_allclose(stage, face, atol=2e-5)
+    there = (cube["flag"].values == Flag.VALID).all(axis=0) | (cube["flag"].values[-1] == 0)
+    y, x = (axis[0] for axis in np.nonzero(there))
+    series = smap["forcing"][:, :, y, x].values.T[None]
+    direct = predict_windows(model, series, static["auxiliary"][:, y, x].values[None])[0, -1]
+    np.testing.assert_allclose(direct @ depth ** np.arange(10), face[-1, y, x], atol=1e-5)
+
+
+def test_weights_sum_to_one_in_every_land_cell(finished):
+    cube = dp.open_cube(finished.paths.collocation).load()
+    land = dp.open_cube(finished.paths.static)["land"].values == 1
+    np.testing.assert_allclose(cube["weight"].sum("product").values[land], 1, atol=1e-6)
+    assert (cube["flag"].values[~land] == 255).all()
+
+
+def test_the_stage_collocates_as_the_lazy_face(finished):
+    from deepprofile.collocation import column
+
+    cubes = [dp.open_cube(finished.paths.product(n)) for n in RECIPE["products"]]
+    lazy = dp.triple_collocation(
+        *(column(cube["soil_moisture"]) for cube in cubes), scale=(1, 1, 0.4), min_samples=30
+    )
+    stage = dp.open_cube(finished.paths.collocation)
+    land = dp.open_cube(finished.paths.static)["land"].values == 1
+    assert np.array_equal(lazy["flag"].values[land], stage["flag"].values[land])
+    np.testing.assert_allclose(
+        lazy["error_variance"].values[:, land], stage["error_variance"].values[:, land], rtol=1e-5
+    )
+
+
+def test_flaws_of_the_archive_are_listed(finished):
+    printed = finished.console.export_text(clear=False)
+    commits = history(finished.paths.product("smap_l4"))
+    aside = [item for commit in commits for item in commit.metadata.get("set_aside", ())]
+    assert aside
+    assert all(Path(item["url"]).exists() and item["reason"] for item in aside)
+    for item in aside:
+        assert Path(item["url"]).name in printed.replace("\n", "")
+    console = Console(record=True, width=200)
+    console.print(render(describe(finished.paths.product("smap_l4"))))
+    assert Path(aside[0]["url"]).name in console.export_text().replace("\n", "")
+
+
+def test_the_report_compares_all_estimates_with_stations_and_truth(finished):
+    report = Path(finished.paths.report)
+    table = pd.read_csv(report / "metrics.csv")
+    assert set(table["reference"]) == {"stations", "truth"}
+    expected = {"deepprofile", "smap_l4", "era5_land", "gldas", "mean", "tc_mean"}
+    assert set(table["estimate"]) == expected
+    days = table.groupby(["reference", "row", "column", "group", "top"])["n"].nunique()
+    assert (days == 1).all()
+    page = (report / "report.html").read_text()
+    assert "http://" not in page.replace("http://www.w3.org", "") or 'src="http' not in page
+    assert len(list((report / "figures").iterdir())) >= 5
+
+
+def test_running_again_does_nothing_and_changes_nothing(finished):
+    paths = finished.paths
+    cubes = [paths.product("smap_l4"), paths.collocation, paths.samples, paths.coefficients]
+    before = [history(url)[0].snapshot_id for url in cubes]
+    model = (Path(paths.model) / "model.safetensors").read_bytes()
+    stages.run(["ingest", "collocate", "sample", "train", "predict"], finished)
+    assert [history(url)[0].snapshot_id for url in cubes] == before
+    assert (Path(paths.model) / "model.safetensors").read_bytes() == model
+
+
+def test_the_same_recipe_gives_the_same_loss_curve(finished, tmp_path, client):
+    root = tmp_path / "work"
+    shutil.copytree(Path(finished.recipe.root) / "earth", root / "earth")
+    again = context_of(tmp_path, client)
+    stages.run(["ingest", "collocate", "sample", "train"], again)
+    first, second = (
+        pd.read_csv(Path(c.paths.model) / "history.csv").drop(columns="steps_per_second")
+        for c in (finished, again)
+    )
+    pd.testing.assert_frame_equal(first, second)
+
+
+def test_a_longer_period_continues_where_the_shorter_ended(finished, tmp_path, client):
+    root = tmp_path / "work"
+    shutil.copytree(Path(finished.recipe.root) / "earth", root / "earth")
+    short = context_of(tmp_path, client, period={"start": "2015-03-31", "end": "2015-06-10"})
+    stages.run(["ingest"], short)
+    whole = context_of(tmp_path, client)
+    stages.run(["ingest"], whole)
+    for name in RECIPE["products"]:
+        parts, at_once = (
+            dp.open_cube(c.paths.product(name))["soil_moisture"].values for c in (whole, finished)
+        )
+        np.testing.assert_array_equal(parts, at_once)
+
+
+def test_a_profile_of_another_model_is_refused(finished, tmp_path, client):
+    root = tmp_path / "work"
+    for part in ("cubes", "model"):
+        shutil.copytree(Path(finished.recipe.root) / part, root / part)
+    other = context_of(tmp_path, client, training={**RECIPE["training"], "seed": 9})
+    stages.run(["train"], other)
+    with pytest.raises(StageError, match="holds profiles of the model"):
+        stages.run(["predict"], other)
+
+
+def test_a_period_without_a_full_window_is_refused(tmp_path, client):
+    context = context_of(tmp_path, client, training={**RECIPE["training"], "window": 120})
+    with pytest.raises(StageError, match="needs 120 days of forcing"):
+        stages.plan_table(context.recipe)
+
+
+def test_an_unknown_stage_and_a_missing_earth_are_explained(finished):
+    with pytest.raises(StageError, match="no stage 'predct'"):
+        stages.select(finished.recipe, ["predct"])
+    real = finished.recipe.model_copy(update={"synthetic": None})
+    assert "synthesize" not in stages.select(real, None)
+    with pytest.raises(StageError, match="synthetic"):
+        stages.select(real, ["synthesize"])
+
+
+def test_a_recipe_that_points_to_nothing_names_the_place(tmp_path, client):
+    context = context_of(tmp_path, client)
+    with pytest.raises(FileNotFoundError, match="smap_l4"):
+        stages.run(["ingest"], context)
+
+
+def test_plan_counts_jobs_without_touching_data(tmp_path, client):
+    context = context_of(tmp_path, client)
+    console = Console(record=True, width=200)
+    console.print(stages.plan_table(context.recipe))
+    text = console.export_text()
+    assert all(name in text for name in stages.STAGES)
+    assert not (tmp_path / "work").exists()

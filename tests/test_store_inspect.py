@@ -1,0 +1,85 @@
+from datetime import date
+
+import pytest
+from rich.console import Console
+from store_support import LAYERS, N_DAYS, REGION, jobs, template, write_block
+
+from deepprofile.store import NotACubeError, describe, publish, render, samples_template
+from deepprofile.store.repository import open_or_create
+
+
+def write(client, url, work, **metadata):
+    return publish(
+        url,
+        template(),
+        N_DAYS,
+        write_block,
+        work,
+        client=client,
+        message="ingest era5",
+        metadata={"stage": "ingest", **metadata},
+    )
+
+
+def text_of(summary):
+    console = Console(width=140, record=True, quiet=True)
+    with console.capture() as capture:
+        console.quiet = False
+        console.print(render(summary))
+    return capture.get()
+
+
+def test_a_full_cube(client, tmp_path):
+    url = str(tmp_path / "era5")
+    write(client, url, jobs())
+    summary = describe(url)
+    assert (summary.kind, summary.region) == ("era5_land", REGION)
+    assert summary.days == (date(2015, 3, 31), date(2015, 5, 9))
+    moisture = next(array for array in summary.arrays if array.name == "soil_moisture")
+    assert moisture.dims == {"time": N_DAYS, "layer": 2, "y": 56, "x": 80}
+    assert moisture.chunk_bytes == 32 * 56 * 64 * 4
+    assert moisture.shard_bytes == 2 * moisture.chunk_bytes
+    assert (moisture.shards, moisture.present, moisture.percent) == (4, 4, 100.0)
+    assert summary.holes == []
+    assert summary.failures == {}
+    assert summary.stored_bytes > 1000
+
+
+def test_holes_failures_and_granules_set_aside(client, tmp_path):
+    url = str(tmp_path / "era5")
+    work = [*jobs()[:3], *jobs(fault="always")[3:]]
+    write(client, url, work, set_aside=[{"url": "s3://b/x.nc4", "reason": "truncated"}])
+    summary = describe(url)
+    assert summary.holes == [("n_steps", (1, 0, 1)), ("soil_moisture", (1, 0, 0, 1))]
+    assert list(summary.failures) == [work[3].key]
+    text = text_of(summary)
+    for expected in ("era5_land", "75.0 %", "Holes: 2", "this granule is broken", "truncated"):
+        assert expected in text
+    write(client, url, jobs()[3:])
+    summary = describe(url)
+    assert summary.holes == []
+    assert summary.failures == {}
+    assert "Failed jobs: none" in text_of(summary)
+
+
+def test_tiles_that_were_never_written_are_no_holes(client, tmp_path):
+    url = str(tmp_path / "era5")
+    write(client, url, [job for job in jobs() if job.tile.column == 59])
+    summary = describe(url)
+    assert summary.holes == []
+    assert all(array.percent == 50.0 for array in summary.arrays)
+
+
+def test_a_cube_without_region_or_days(tmp_path):
+    cells = {"row": [1], "column": [2], "cell_class": ["core"], "split": ["train"]}
+    url = tmp_path / "samples"
+    open_or_create(url, samples_template(cells, {"rain": "mm"}, LAYERS))
+    summary = describe(url)
+    assert (summary.region, summary.days) == (None, None)
+    assert {array.name for array in summary.arrays} == {"series", "auxiliary", "target", "weight"}
+    assert "samples" in text_of(summary)
+
+
+def test_nothing_to_describe(tmp_path):
+    with pytest.raises(NotACubeError):
+        describe(tmp_path / "nowhere")

@@ -1,0 +1,122 @@
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from deepprofile.store import JobError, check_memory, run_jobs
+
+
+@dataclass(frozen=True)
+class Number:
+    value: int
+    fault: str = ""
+    marker: str = ""
+    ballast: bytes = b""
+
+    @property
+    def key(self):
+        return f"number {self.value}"
+
+
+def square(job, offset=0):
+    if job.fault == "always":
+        raise ZeroDivisionError(f"no {job.value}")
+    if job.fault == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if job.fault == "once" and not Path(job.marker).exists():
+        Path(job.marker).touch()
+        raise OSError("first time")
+    return job.value**2 + offset
+
+
+def results(done):
+    return {job.value: result for job, result in done}
+
+
+def test_all_jobs_run_and_arguments_are_passed(client):
+    steps = []
+    done, failed = run_jobs(
+        client,
+        square,
+        [Number(i) for i in range(20)],
+        args=(1,),
+        on_done=lambda *n: steps.append(n),
+    )
+    assert results(done) == {i: i * i + 1 for i in range(20)}
+    assert failed == []
+    assert steps == [(i + 1, 20) for i in range(20)]
+
+
+def test_no_jobs_are_no_work(client):
+    assert run_jobs(client, square, []) == ([], [])
+
+
+def test_a_job_that_raises_once_is_tried_again(client, tmp_path):
+    marker = tmp_path / "tried"
+    done, failed = run_jobs(client, square, [Number(3, "once", str(marker)), Number(4)])
+    assert marker.exists()
+    assert results(done) == {3: 9, 4: 16}
+    assert failed == []
+
+
+def test_a_job_that_always_raises_is_recorded_and_the_rest_runs(client):
+    jobs = [Number(i, "always" if i == 2 else "") for i in range(8)]
+    done, failed = run_jobs(client, square, jobs, window=3)
+    assert sorted(results(done)) == [0, 1, 3, 4, 5, 6, 7]
+    assert [failure.job.value for failure in failed] == [2]
+    assert failed[0].error == "ZeroDivisionError: no 2"
+    assert "square" in failed[0].traceback
+
+
+def test_a_job_that_kills_its_worker_is_recorded_and_the_rest_runs(client):
+    jobs = [Number(i, "kill" if i == 1 else "") for i in range(6)]
+    done, failed = run_jobs(client, square, jobs)
+    assert sorted(results(done)) == [0, 2, 3, 4, 5]
+    assert [failure.job.value for failure in failed] == [1]
+    assert failed[0].error.startswith("KilledWorker")
+
+
+def test_no_more_jobs_than_the_window_are_in_flight(client, monkeypatch):
+    submitted, ended = [], []
+    submit = client.submit
+    monkeypatch.setattr(
+        client, "submit", lambda *args, **keys: submitted.append(1) or submit(*args, **keys)
+    )
+
+    def count(*_):
+        ended.append(len(submitted) - len(ended) - 1)
+
+    run_jobs(client, square, [Number(i) for i in range(12)], window=4, on_done=count)
+    assert len(submitted) == 12
+    assert max(ended) <= 4
+
+
+def test_large_jobs_are_refused_before_any_runs(client, monkeypatch):
+    monkeypatch.setattr(client, "submit", lambda *_, **__: pytest.fail("a job was submitted"))
+    with pytest.raises(JobError, match=r"number 1 takes .* through the scheduler"):
+        run_jobs(client, square, [Number(0), Number(1, ballast=bytes(2_000_000))])
+    with pytest.raises(JobError, match="number 0 takes"):
+        run_jobs(client, square, [Number(0)], args=(bytes(2_000_000),))
+
+
+def test_keys_must_be_unique(client):
+    with pytest.raises(JobError, match="number 5"):
+        run_jobs(client, square, [Number(5), Number(5)])
+
+
+def test_an_interrupted_driver_leaves_no_jobs_behind(client):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs(client, square, [Number(i) for i in range(30)], on_done=stop)
+    done, _ = run_jobs(client, square, [Number(7)])
+    assert results(done) == {7: 49}
+
+
+def test_jobs_that_cannot_fit_are_refused(client):
+    check_memory(client, 1_000_000, "rounding")
+    with pytest.raises(JobError, match=r"rounding needs .* a job"):
+        check_memory(client, 1 << 50, "rounding")
