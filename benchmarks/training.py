@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from deepprofile.model.configuration import TrainingConfig
 from deepprofile.model.network import DeepProfile
+from deepprofile.model.prediction import predict_windows
 from deepprofile.model.samples import Samples
 from deepprofile.model.sliding import sliding_coefficients
-from deepprofile.model.training import TrainingConfig, train
-from deepprofile.model.windows import predict_windows
+from deepprofile.model.training import train
 from deepprofile.profile import Layer
 
 LAYERS = (

@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from deepprofile.cluster import connect
     from deepprofile.collocation import triple_collocation
     from deepprofile.grid import ease2_grid
-    from deepprofile.model import DeepProfile, load_model, predict, save_model
+    from deepprofile.model import (
+        DeepProfile,
+        load_model,
+        predict,
+        save_model,
+        sliding_coefficients,
+    )
     from deepprofile.store import open_cube
 
 __version__ = "0.1.0"
@@ -26,6 +32,7 @@ _HOMES = {
     "open_cube": "deepprofile.store",
     "predict": "deepprofile.model",
     "save_model": "deepprofile.model",
+    "sliding_coefficients": "deepprofile.model",
     "triple_collocation": "deepprofile.collocation",
 }
 
@@ -37,6 +44,7 @@ __all__ = [
     "open_cube",
     "predict",
     "save_model",
+    "sliding_coefficients",
     "triple_collocation",
 ]
 

@@ -4,11 +4,16 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import dask
 import yaml
 from distributed import Client
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 LOCAL = "local"
+CONNECT_SECONDS = 10
+"""How long a scheduler may take to answer."""
+ALLOWED_FAILURES = 1
+"""Workers that a job may lose before it counts as failed: it would go on to kill the next."""
 
 
 class ClusterError(ValueError):
@@ -35,6 +40,7 @@ class LocalSpec(BaseModel):
 
     def connect(self) -> Client:
         """Start the worker processes."""
+        dask.config.set({"distributed.scheduler.allowed-failures": ALLOWED_FAILURES})
         return Client(
             n_workers=self.workers or len(os.sched_getaffinity(0)),
             threads_per_worker=self.threads_per_worker,
@@ -68,7 +74,7 @@ def connect(spec: str | Path = LOCAL) -> Client:
 
 def _join(address: str) -> Client:
     try:
-        return Client(address, timeout="10s")
+        return Client(address, timeout=CONNECT_SECONDS)
     except (OSError, ValueError) as error:
         raise ClusterError(
             f"no Dask scheduler answers at {address} ({error}). "

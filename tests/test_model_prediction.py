@@ -17,8 +17,7 @@ from deepprofile.model.flags import Flag
 from deepprofile.model.io import fingerprint, load_model, read_description, resident, save_model
 from deepprofile.model.labelled import predict
 from deepprofile.model.network import DeepProfile
-from deepprofile.model.prediction import margins, predict_days
-from deepprofile.model.windows import predict_windows
+from deepprofile.model.prediction import margins, predict_days, predict_windows
 from deepprofile.profile import Layer
 
 WINDOW = 20

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from deepprofile.model import sliding
 from deepprofile.model.network import DeepProfile
+from deepprofile.model.prediction import predict_windows
 from deepprofile.model.sliding import sliding_coefficients
-from deepprofile.model.windows import predict_windows
 
 
 def make_model(seed, **options):

@@ -5,12 +5,12 @@ import pandas as pd
 import pytest
 import torch
 
-from deepprofile.model.configuration import NetworkConfig
+from deepprofile.model.configuration import NetworkConfig, TrainingConfig
 from deepprofile.model.loss import DeepProfileLoss
 from deepprofile.model.network import DeepProfile
+from deepprofile.model.prediction import predict_windows
 from deepprofile.model.samples import Samples
-from deepprofile.model.training import Trainer, TrainingConfig, TrainingDivergedError, train
-from deepprofile.model.windows import predict_windows
+from deepprofile.model.training import Trainer, TrainingDivergedError, train
 from deepprofile.profile import Layer, layer_matrix
 
 LAYERS = (Layer("smap_l4", 0.0, 0.05), Layer("smap_l4", 0.0, 1.0), Layer("gldas", 0.4, 1.0))
@@ -215,6 +215,8 @@ def test_too_few_samples_are_refused(samples):
     index, validation = split_index(samples)
     with pytest.raises(ValueError, match="has 10 samples, fewer than one batch of 32"):
         train(samples, index[:10], validation, LAYERS, FAST, NETWORK)
+    with pytest.raises(ValueError, match="validation has 10 samples"):
+        train(samples, index, validation[:10], LAYERS, FAST, NETWORK)
 
 
 def test_samples_that_do_not_fit_the_network_are_refused(samples):

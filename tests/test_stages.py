@@ -1,4 +1,4 @@
-"""The whole chain on a small demo Earth: files in, evaluated profile out; again; and with faults."""
+"""The whole chain on a small demo Earth: files in, evaluated profile out; again; with faults."""
 
 import shutil
 from pathlib import Path

@@ -56,12 +56,13 @@ def distributions(inputs: ReportInputs) -> Section:
 
 
 _HOW_COMPARED = (
-    "Medians over validation cells, none of whose samples has trained the model. All estimates "
-    "of a cell and depth are compared on the same days. R is Pearson's correlation, anomaly R that of "
-    "departures from a 35-day moving mean, ubRMSE the root mean square difference after the bias "
-    "is taken off; cells won is the share of cells in which an estimate has the highest R. The "
-    "best value of each depth and column is bold on green. The value at 100 cm is the end point "
-    "of the polynomial; the mean of 90-100 cm stands beside it where it was computed."
+    "Medians over validation cells, none of whose samples has trained the model. All "
+    "estimates of a cell and depth are compared on the same days. R is Pearson's correlation, "
+    "anomaly R that of departures from a 35-day moving mean, ubRMSE the root mean square "
+    "difference after the bias is taken off; cells won is the share of cells in which an "
+    "estimate has the highest R. The best value of each depth and column is bold on green. "
+    "The value at 100 cm is the end point of the polynomial; the mean of 90-100 cm stands "
+    "beside it where it was computed."
 )
 _HOW_DRAWN = (
     "Estimates stand side by side in each depth group and are compared on the same days; n is "

@@ -94,7 +94,8 @@ def collocation(inputs: ReportInputs) -> Section:
     else:
         caption = (
             "Estimated over realised error variance, for cells with a valid collocation. The "
-            "realised one is that of the product's error against the truth, which only a synthetic Earth can tell."
+            "realised one is that of the product's error against the truth, which only a "
+            "synthetic Earth can tell."
         )
         section.tables.append(plain_table(inputs.error_recovery, caption, _RECOVERY_HEADS, 3))
     return section

@@ -1,10 +1,13 @@
-"""What a network is made of, and the names of what it reads and was trained on."""
+"""What a network is made of, the names of what it reads, and how it is trained."""
 
 import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from deepprofile.profile import N_COEFFICIENTS, Layer
+
+SMOOTHNESS = 2e-4
+"""Weight λ of the smoothness term that the paper selects."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,61 @@ class NetworkConfig:
                 f"window is {self.window} days: expected a multiple of {total}, the product of "
                 f"pooling {self.pooling}, so that no day is dropped"
             )
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How to train.
+
+    Attributes:
+        epochs: passes over the samples.
+        batch_size: samples of a step; the last partial batch of an epoch is dropped.
+        learning_rate: of Adam.
+        samples_per_epoch: samples drawn without replacement in each epoch; None for all.
+        validation_samples: size of the fixed random subset on which validation runs after each
+            epoch, cut to whole batches.
+        averaged_epochs: how many last epochs' parameters are averaged.
+        statistics_batches: training batches on which batch-norm statistics of the averaged
+            parameters are computed anew.
+        gradient_norm: the gradient is clipped to this norm.
+        smoothness: λ of the loss.
+        surface_layer: index of the layer of the surface term.
+        seed: of the start and of every draw.
+        threads: threads of torch while training; None leaves its setting.
+        device: torch device, such as ``"cpu"`` or ``"cuda"``.
+
+    Raises:
+        ValueError: if a number is out of its range.
+    """
+
+    epochs: int = 50
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    samples_per_epoch: int | None = None
+    validation_samples: int = 4096
+    averaged_epochs: int = 5
+    statistics_batches: int = 200
+    gradient_norm: float = 0.1
+    smoothness: float = SMOOTHNESS
+    surface_layer: int = 0
+    seed: int = 0
+    threads: int | None = None
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        counts = ("epochs", "averaged_epochs", "statistics_batches")
+        optional = tuple(
+            n for n in ("samples_per_epoch", "threads") if getattr(self, n) is not None
+        )
+        for name in (*counts, *optional):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
+        if self.batch_size < 2:
+            raise ValueError(f"batch_size is {self.batch_size}: batch norm needs at least 2")
+        for name in ("learning_rate", "gradient_norm"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected more than 0")
 
 
 def _check_names(what: str, names: tuple[str, ...], size_name: str, size: int) -> None:

@@ -152,8 +152,9 @@ def _land_mask(
                 f"forcing and {name} don't lie on the same cells: {error}. Select the same rows "
                 "and columns of both."
             ) from error
-    known = auxiliary.notnull().all("feature")
-    return known if land is None else known & (land.transpose("y", "x") != 0)
+    if land is None:
+        return xr.ones_like(forcing.isel(time=0, variable=0, drop=True), bool)
+    return land.transpose("y", "x") != 0
 
 
 def _ordered(array: xr.DataArray, dims: tuple[str, ...], name: str) -> xr.DataArray:

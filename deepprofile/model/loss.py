@@ -1,7 +1,6 @@
 """The loss: layer means against the products' layers, and two penalties on the profile.
 
-Equation numbers of Zhu et al. (2026) are left out on purpose: the form here is the one in
-``docs/science.md``, which names the differences.
+The form is that of ``docs/science.md``, which names where the printed paper differs.
 """
 
 from collections.abc import Sequence
@@ -10,10 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from deepprofile.model.configuration import SMOOTHNESS
 from deepprofile.profile import N_COEFFICIENTS, Layer, layer_matrix
-
-SMOOTHNESS = 2e-4
-"""Weight λ of the smoothness term that the paper selects."""
 
 
 class LossTerms(NamedTuple):

@@ -8,6 +8,7 @@ ends the zero padding reaches in; these few positions are *edges*, computed for 
 truncated kernels. Only edges and picked days are ever put together: no window is materialised.
 """
 
+import copy
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -19,7 +20,6 @@ from torch.nn.functional import conv2d
 
 from deepprofile.model.network import DeepProfile
 from deepprofile.model.samples import full_windows
-from deepprofile.model.windows import check_shapes, evaluation_model
 
 VALUES_AT_ONCE = 20_000
 """Cell-days of input taken together: a feature map of 32 channels is then 2.6 MB."""
@@ -89,6 +89,33 @@ def sliding_coefficients(
         part = slice(start, start + step)
         result[part] = _predict_cells(model, series[part], auxiliary[part])
     return result
+
+
+def evaluation_model(model: DeepProfile) -> DeepProfile:
+    """The model itself in evaluation mode, or such a copy of a model in training mode."""
+    return copy.deepcopy(model).eval() if model.training else model
+
+
+def check_shapes(
+    model: DeepProfile, series: NDArray[np.float32], auxiliary: NDArray[np.float32]
+) -> None:
+    """Raise ValueError unless series (cells, variables, T) and features fit the model."""
+    config = model.config
+    if series.ndim != 3 or series.shape[1] != config.n_variables:
+        raise ValueError(
+            f"series has shape {series.shape}: expected (cells, {config.n_variables} variables, "
+            "days)"
+        )
+    if series.shape[2] < config.window:
+        raise ValueError(
+            f"series has {series.shape[2]} days: expected at least the {config.window} of one "
+            "window"
+        )
+    if auxiliary.shape != (len(series), config.n_auxiliary):
+        raise ValueError(
+            f"auxiliary has shape {auxiliary.shape}: expected (cells, features) = "
+            f"({len(series)}, {config.n_auxiliary})"
+        )
 
 
 @torch.inference_mode()

@@ -15,69 +15,16 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
-from deepprofile.model.configuration import NetworkConfig
-from deepprofile.model.loss import SMOOTHNESS, DeepProfileLoss, LossTerms
+from deepprofile.model.configuration import NetworkConfig, TrainingConfig
+from deepprofile.model.loss import DeepProfileLoss, LossTerms
 from deepprofile.model.network import DeepProfile
 from deepprofile.model.samples import Batch, Samples
 from deepprofile.profile import Layer
 
+__all__ = ["EpochRecord", "Trainer", "TrainingConfig", "TrainingDivergedError", "train"]
+
 MAX_NAMED = 10
 """How many samples an error message names."""
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How to train.
-
-    Attributes:
-        epochs: passes over the samples.
-        batch_size: samples of a step; the last partial batch of an epoch is dropped.
-        learning_rate: of Adam.
-        samples_per_epoch: samples drawn without replacement in each epoch; None for all.
-        validation_samples: size of the fixed random subset on which validation runs after each
-            epoch, cut to whole batches.
-        averaged_epochs: how many last epochs' parameters are averaged.
-        statistics_batches: training batches on which batch-norm statistics of the averaged
-            parameters are computed anew.
-        gradient_norm: the gradient is clipped to this norm.
-        smoothness: λ of the loss.
-        surface_layer: index of the layer of the surface term.
-        seed: of the start and of every draw.
-        threads: threads of torch while training; None leaves its setting.
-        device: torch device, such as ``"cpu"`` or ``"cuda"``.
-
-    Raises:
-        ValueError: if a number is out of its range.
-    """
-
-    epochs: int = 50
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    samples_per_epoch: int | None = None
-    validation_samples: int = 4096
-    averaged_epochs: int = 5
-    statistics_batches: int = 200
-    gradient_norm: float = 0.1
-    smoothness: float = SMOOTHNESS
-    surface_layer: int = 0
-    seed: int = 0
-    threads: int | None = None
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        counts = ("epochs", "averaged_epochs", "statistics_batches")
-        optional = tuple(
-            n for n in ("samples_per_epoch", "threads") if getattr(self, n) is not None
-        )
-        for name in (*counts, *optional):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected at least 1")
-        if self.batch_size < 2:
-            raise ValueError(f"batch_size is {self.batch_size}: batch norm needs at least 2")
-        for name in ("learning_rate", "gradient_norm"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected more than 0")
 
 
 @dataclass(frozen=True)
@@ -133,7 +80,8 @@ def train(
         split, with the fields of :class:`EpochRecord` as columns.
 
     Raises:
-        ValueError: if there are fewer samples than one batch, or the shapes don't match.
+        ValueError: if training or validation samples (where there are any) are fewer than one
+            batch, or the shapes don't match.
         TrainingDivergedError: if the loss is not finite; names cells and days of the batch.
     """
     with _threads(config.threads), torch.random.fork_rng(devices=[]):
@@ -162,7 +110,8 @@ class Trainer:
     ) -> None:
         """Set the start of training; draws from torch's global generator."""
         network = network or _default_network(samples, layers)
-        _check(samples, index, layers, config, network)
+        _check(samples, layers, network)
+        _check_counts(index, validation, config)
         self.config = config
         self.window = network.window
         self.samples = samples.to(config.device)
@@ -286,13 +235,7 @@ def _default_network(samples: Samples, layers: Sequence[Layer]) -> NetworkConfig
     )
 
 
-def _check(
-    samples: Samples,
-    index: Tensor,
-    layers: Sequence[Layer],
-    config: TrainingConfig,
-    network: NetworkConfig,
-) -> None:
+def _check(samples: Samples, layers: Sequence[Layer], network: NetworkConfig) -> None:
     found = samples.series.shape[2], samples.auxiliary.shape[1], samples.target.shape[2]
     expected = network.n_variables, network.n_auxiliary, len(layers)
     if found != expected:
@@ -301,12 +244,21 @@ def _check(
             f"target layers: the network expects {expected[0]} and {expected[1]}, and "
             f"{expected[2]} layers were given"
         )
-    drawn = min(len(index), config.samples_per_epoch or len(index))
-    if drawn < config.batch_size:
-        raise ValueError(
-            f"an epoch has {drawn} samples, fewer than one batch of {config.batch_size}: give "
-            "more cells or days, or a smaller batch_size"
-        )
+
+
+def _check_counts(index: Tensor, validation: Tensor, config: TrainingConfig) -> None:
+    drawn = {
+        "an epoch": min(len(index), config.samples_per_epoch or len(index)),
+        "validation": min(len(validation), config.validation_samples),
+    }
+    if not len(validation):
+        del drawn["validation"]
+    for name, count in drawn.items():
+        if count < config.batch_size:
+            raise ValueError(
+                f"{name} has {count} samples, fewer than one batch of {config.batch_size}: give "
+                "more cells or days, or a smaller batch_size"
+            )
 
 
 def _describe_divergence(where: str, terms: LossTerms, part: Tensor, batch: Batch) -> str:

@@ -224,10 +224,9 @@ def _variables(found: Estimates, errors: SamplingErrors | None) -> dict[str, NDA
     }
     variables |= {"n_samples": found.n_samples, "flag": found.flag}
     if errors is not None:
-        variables |= {
-            name: getattr(errors, name).astype(np.float32)
-            for name in ("error_variance_std", "weight_std")
-        }
+        known = found.flag != Flag.TOO_FEW_DAYS, found.flag == Flag.VALID
+        for name, there in zip(("error_variance_std", "weight_std"), known, strict=True):
+            variables[name] = np.where(there, getattr(errors, name), np.nan).astype(np.float32)
     return variables
 
 

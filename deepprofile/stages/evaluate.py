@@ -76,18 +76,12 @@ def _jobs(context: Context) -> list[CompareJob]:
 
 
 def _print(context: Context, summary: pd.DataFrame) -> None:
+    """The tables of held-out cells, against each reference."""
     for reference in (TRUTH, STATIONS):
-        chosen = summary["reference"] == reference
-        if reference == TRUTH:
-            chosen &= summary["split"] == PRINTED_SPLIT
-        part = summary[chosen]
-        if len(part):
-            title = f"Medians over {_cells(reference)} against {reference}"
-            context.console.print(console_table(part, title))
-
-
-def _cells(reference: str) -> str:
-    return f"{PRINTED_SPLIT} cells" if reference == TRUTH else "station cells"
+        chosen = (summary["reference"] == reference) & (summary["split"] == PRINTED_SPLIT)
+        if chosen.any():
+            title = f"Medians over {PRINTED_SPLIT} cells against {reference}"
+            context.console.print(console_table(summary[chosen], title))
 
 
 def _write_csv(table: pd.DataFrame, url: str) -> None:

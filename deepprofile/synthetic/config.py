@@ -39,7 +39,7 @@ class SmapErrors:
         }
     )
     rain_spread: float = 0.6
-    rain_memory: float = 15.0
+    rain_memory: float = 20.0
     rain_bias: float = 0.12
     drizzle: float = 0.04
     nudging_gain: float = 0.25

@@ -284,7 +284,7 @@ def _evaporate(
         stress = min(max((wet - wilting) / (critical - wilting), 0.0), 1.0)
         loss = wanted * cover * roots[i] * stress * thaw
         if i < 3:
-            bare = min(max((wet - 0.06) / 0.45, 0.0), 1.0)
+            bare = min(max((wet - 0.12) / 0.50, 0.0), 1.0)
             loss += wanted * (1.0 - cover) * bare * bare * (0.4, 0.35, 0.25)[i] * thaw
         loss = min(loss, max(theta[i] - 0.05 * pore[i], 0.0) * thick[i])
         theta[i] -= loss / thick[i]
