@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from distributed import Client
 from rich.console import Console
 
 from deepprofile import stages
@@ -19,6 +20,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Root-zone soil moisture profiles for every land cell and day.",
 )
+FILE_WIDTH = 140
+"""Columns of a table where the output is no terminal."""
 RecipePath = Annotated[Path, typer.Argument(help="A recipe, such as pipelines/demo.yaml.")]
 
 
@@ -34,7 +37,7 @@ def run(
     ] = LOCAL,
 ) -> None:
     """Run a recipe, or single stages of it; what is done already is not done again."""
-    console = Console()
+    console = _console()
     document = load_recipe(recipe)
     chosen = stages.select(document, stage)
     with connect(cluster) as client:
@@ -43,17 +46,20 @@ def run(
         stages.run(chosen, stages.Context(document, client, console))
 
 
-def _workers(client: object) -> str:
-    info = client.scheduler_info(n_workers=-1)["workers"].values()  # type: ignore[attr-defined]
-    threads = sum(worker["nthreads"] for worker in info)
-    link = getattr(client, "dashboard_link", None)
-    return f"{len(info)} workers, {threads} threads" + (f", dashboard {link}" if link else "")
+def _console() -> Console:
+    """The terminal as it is; elsewhere lines wide enough for tables, and none of them broken."""
+    return Console(width=None if sys.stdout.isatty() else FILE_WIDTH, soft_wrap=True)
+
+
+def _workers(client: Client) -> str:
+    threads = client.nthreads()
+    return f"{len(threads)} workers, {sum(threads.values())} threads"
 
 
 @app.command()
 def plan(recipe: RecipePath) -> None:
     """Print jobs, bytes and memory of every stage without touching data."""
-    Console().print(stages.plan_table(load_recipe(recipe)))
+    _console().print(stages.plan_table(load_recipe(recipe)))
 
 
 @app.command()
@@ -61,7 +67,7 @@ def inspect(
     url: Annotated[str, typer.Argument(help="A cube: a local path or a URL such as s3://…")],
 ) -> None:
     """Show what is in a cube: extent, sizes, holes, failures, history."""
-    Console().print(render(describe(url)))
+    _console().print(render(describe(url)))
 
 
 def main() -> None:

@@ -27,7 +27,6 @@ class LocalSpec(BaseModel):
         workers: number of worker processes; null means one for each core.
         threads_per_worker: threads that run jobs in each process.
         memory_limit: memory of one worker ("6GiB"), or "auto" for an equal share of the machine.
-        dashboard: whether to serve the Dask dashboard on a free port.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -36,7 +35,6 @@ class LocalSpec(BaseModel):
     workers: Annotated[int, Field(ge=1)] | None = None
     threads_per_worker: Annotated[int, Field(ge=1)] = 1
     memory_limit: str = "auto"
-    dashboard: bool = False
 
     def connect(self) -> Client:
         """Start the worker processes."""
@@ -46,7 +44,7 @@ class LocalSpec(BaseModel):
             threads_per_worker=self.threads_per_worker,
             memory_limit=self.memory_limit,
             processes=True,
-            dashboard_address="127.0.0.1:0" if self.dashboard else None,
+            dashboard_address="127.0.0.1:0",  # a free port; nothing outside can reach it
         )
 
 

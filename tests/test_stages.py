@@ -23,7 +23,7 @@ RECIPE = {
     "name": "small",
     "synthetic": {"seed": 3, "size": 12},
     "period": {"start": "2015-03-31", "end": "2015-07-04"},
-    "region": {"west": 22.7, "south": 40.6, "east": 23.4, "north": 41.3},
+    "region": {"west": 22.7, "south": 41.0, "east": 23.4, "north": 41.6},
     "products": {n: {"url": "{root}/earth/" + n} for n in ("smap_l4", "era5_land", "gldas")},
     "terrain": {"urls": ["{root}/earth/dem.nc"]},
     "stations": {"urls": ["{root}/earth/stations.zip"]},

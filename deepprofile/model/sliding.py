@@ -4,27 +4,31 @@ Windows of consecutive days share all but one day. Position i of a stage's featu
 window that starts on day d, lies on day d + s·i, where s is the product of the pooling before the
 stage. Far from the ends of the window its value depends on that day alone, so one *dense* map of
 all days serves all windows: a convolution of stage stride s becomes one dilated by s. Near the
-ends the zero padding reaches in; these few positions are *edges*, computed for each window from
-truncated kernels. Only edges and picked days are ever put together: no window is materialised.
+ends the zero padding reaches in; these few positions are *edges*, of which each window has its
+own. Every map is multiplied once with all taps of the kernel; dense values and edges are sums of
+these products on different days. No window is ever materialised.
+
+Arrays have the channels first and the days last: a product is weight @ values, a sum runs along
+contiguous days.
 """
 
 import copy
 from dataclasses import dataclass, replace
-from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
-from torch.nn.functional import conv2d
+from torch import Tensor
 
+from deepprofile.model.folding import Convolution, FoldedNetwork, Ramp, fold
 from deepprofile.model.network import DeepProfile
-from deepprofile.model.samples import full_windows
 
-VALUES_AT_ONCE = 20_000
-"""Cell-days of input taken together: a feature map of 32 channels is then 2.6 MB."""
-ROWS_AT_ONCE = 1024
-"""Windows that pass the dense layers and heads together: their values then stay in the cache."""
+VALUES_AT_ONCE = 4_000
+"""Cell-days of input that a thread takes together: what is live then stays in its cache."""
+ROWS_AT_ONCE = 256
+"""Windows that a thread passes through the dense layers together, likewise."""
+DEVICE_FACTOR = 512
+"""A GPU takes so many times more than a thread of the CPU."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,12 @@ class FeatureMap:
     """Feature map of one stage in all windows of some cells.
 
     Attributes:
-        dense: (cells, days, channels), value on each day away from the ends of a window.
+        dense: (channels, cells, days), value on each day away from the ends of a window.
         first_day: day of the series on which ``dense`` begins.
         stride: days between two positions.
         length: positions in a window.
         n_windows: windows of a cell; one starts on each of the first days.
-        left: values at the first positions, each (cells, n_windows, channels).
+        left: values at the first positions, each (channels, cells, n_windows).
         right: values at the last positions, the last position first.
     """
 
@@ -50,14 +54,74 @@ class FeatureMap:
     right: tuple[Tensor, ...] = ()
 
     def at(self, position: int) -> Tensor:
-        """Values of all windows at one position, (cells, n_windows, channels)."""
+        """Values of all windows at one position, (channels, cells, n_windows)."""
         from_right = self.length - 1 - position
         if position < len(self.left):
             return self.left[position]
         if from_right < len(self.right):
             return self.right[from_right]
-        start = position * self.stride - self.first_day
-        return self.dense[:, start : start + self.n_windows]
+        return self.on_days_of(position, self.dense)
+
+    def on_days_of(self, position: int, values: Tensor) -> Tensor:
+        """Of values that lie as ``dense`` those of one position in all windows."""
+        return values.narrow(2, position * self.stride - self.first_day, self.n_windows)
+
+
+class TapProducts:
+    """Products of a feature map with each tap of a kernel (taps, out, in), and their sums."""
+
+    def __init__(self, stage: FeatureMap, kernel: Tensor) -> None:
+        """Multiply the edges with the taps that reach them, and the dense map with all."""
+        self.stage, self.n_taps, self.half = stage, len(kernel), len(kernel) // 2
+        self.left = [_multiply(kernel[: self.half + 1 + i], x) for i, x in enumerate(stage.left)]
+        self.right = [
+            _multiply(kernel[max(0, self.half - i) :], x) for i, x in enumerate(stage.right)
+        ]
+        self.dense = _multiply(kernel, stage.dense)
+        self._runs: dict[tuple[int, int], Tensor] = {}
+
+    def at(self, position: int) -> list[Tensor]:
+        """Terms of the convolution at one position, of the taps that lie inside the window."""
+        stage, terms, dense = self.stage, [], []
+        first = position - self.half
+        for tap in range(max(0, -first), min(self.n_taps, stage.length - first)):
+            from_right = stage.length - 1 - (first + tap)
+            if first + tap < len(stage.left):
+                terms.append(self.left[first + tap][tap])
+            elif from_right < len(stage.right):
+                terms.append(self.right[from_right][tap - self.n_taps])
+            else:
+                dense.append(tap)
+        if dense:
+            run = self._run(dense[0], dense[-1])
+            terms.append(stage.on_days_of(first + dense[0], run))
+        return terms
+
+    def inside(self) -> list[Tensor]:
+        """Terms of the convolution away from the edges, on the day of the first tap."""
+        return self._parts(0, self.n_taps - 1)
+
+    def _run(self, first: int, last: int) -> Tensor:
+        """Sum over some taps along the dense map, on the day of the first of these taps."""
+        if (first, last) not in self._runs:
+            self._runs[first, last] = _total(self._parts(first, last))
+        return self._runs[first, last]
+
+    def _parts(self, first: int, last: int) -> list[Tensor]:
+        """Terms of a run: a tap and the run without it.
+
+        Taken off the beginning of runs to the kernel's end, off the end of others: the shorter
+        runs are then those that edges need too.
+        """
+        stride = self.stage.stride
+        n_days = self.dense.shape[-1] - (last - first) * stride
+        if first == last:
+            return [self.dense[first]]
+        if last == self.n_taps - 1:
+            tap, rest = self.dense[first], self._run(first + 1, last)
+            return [tap.narrow(2, 0, n_days), rest.narrow(2, stride, n_days)]
+        tap, rest = self.dense[last], self._run(first, last - 1)
+        return [tap.narrow(2, (last - first) * stride, n_days), rest.narrow(2, 0, n_days)]
 
 
 def sliding_coefficients(
@@ -80,14 +144,19 @@ def sliding_coefficients(
     series = np.asarray(series, np.float32)
     auxiliary = np.asarray(auxiliary, np.float32)
     check_shapes(model, series, auxiliary)
-    model = evaluation_model(model)
     n_cells, _, n_days = series.shape
     n_windows = n_days - model.config.window + 1
     result = np.empty((n_cells, n_windows, model.config.n_coefficients), np.float32)
-    step = max(1, VALUES_AT_ONCE // n_days)
-    for start in range(0, n_cells, step):
-        part = slice(start, start + step)
-        result[part] = _predict_cells(model, series[part], auxiliary[part])
+    step = max(1, VALUES_AT_ONCE * workers(model.series_minimum.device) // n_days)
+    with torch.inference_mode():
+        network = fold(model)
+        for start in range(0, n_cells, step):
+            part = slice(start, start + step)
+            stage = convolve(network, first_map(network, series[part], model.config.window))
+            constant = torch.as_tensor(auxiliary[part], device=network.offset.device)
+            features = gather(stage, model.normalise_auxiliary(constant))
+            values = regress(network, features.flatten(1)).view(-1, *features.shape[1:])
+            torch.from_numpy(result[part]).copy_(values.permute(1, 2, 0))
     return result
 
 
@@ -118,102 +187,117 @@ def check_shapes(
         )
 
 
-@torch.inference_mode()
-def _predict_cells(
-    model: DeepProfile, series: NDArray[np.float32], auxiliary: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    device = model.series_minimum.device
-    window = model.config.window
-    normal = model.normalise_series(torch.as_tensor(series, device=device)).transpose(1, 2)
-    features = model.normalise_auxiliary(torch.as_tensor(auxiliary, device=device))
-    known = ~normal.isnan().any(2) & ~features.isnan().any(1)[:, None]
-    temporal = _temporal_features(model, normal.nan_to_num())
-    n_windows = temporal.shape[1]
-    repeated = features[:, None].expand(-1, n_windows, -1)
-    rows = zip(
-        torch.split(temporal.flatten(0, 1), ROWS_AT_ONCE),
-        torch.split(repeated.flatten(0, 1), ROWS_AT_ONCE),
-        strict=True,
-    )
-    values = torch.cat([model.coefficients(*row) for row in rows])
-    values = values.view(len(series), n_windows, -1)
-    values[~full_windows(known, window)[:, window - 1 :]] = torch.nan
-    return values.cpu().numpy()
+def workers(device: torch.device) -> int:
+    """Threads of the CPU that compute together, or that a GPU stands for."""
+    return torch.get_num_threads() if device.type == "cpu" else DEVICE_FACTOR
 
 
-def _temporal_features(model: DeepProfile, series: Tensor) -> Tensor:
-    """Features (cells, n_windows, n_features) of normalised series (cells, days, variables)."""
-    window = model.config.window
-    stage = FeatureMap(series.contiguous(), 0, 1, window, series.shape[1] - window + 1)
-    for layers, pool in zip(model.extractor.children(), model.config.pooling, strict=True):
-        convolution, norm, *_ = layers.children()
-        stage = _pool(_convolve(stage, *_fold(convolution, norm)), pool)
-    positions = [stage.at(position) for position in range(stage.length)]
-    return torch.stack(positions, dim=3).flatten(2)
+def first_map(network: FoldedNetwork, series: NDArray[np.float32], window: int) -> FeatureMap:
+    """Series (cells, variables, T) less their minimum, as the map before the first stage."""
+    days = torch.as_tensor(series, device=network.offset.device).transpose(0, 1)
+    values = torch.sub(days, network.offset, out=network.offset.new_empty(days.shape))
+    return FeatureMap(values, 0, 1, window, values.shape[2] - window + 1)
 
 
-def _fold(convolution: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Kernel (out, in, 1, taps) and bias of a convolution with its batch norm."""
-    folded = nn.utils.fuse_conv_bn_eval(cast(nn.Conv2d, convolution), cast(nn.BatchNorm2d, norm))
-    return folded.weight, cast(Tensor, folded.bias)
+def convolve(network: FoldedNetwork, stage: FeatureMap) -> FeatureMap:
+    """The map after the last stage."""
+    for convolution in network.convolutions:
+        stage = _pool(_convolve(stage, convolution), convolution.pool)
+    return stage
 
 
-def _convolve(stage: FeatureMap, kernel: Tensor, bias: Tensor) -> FeatureMap:
+def gather(stage: FeatureMap, auxiliary: Tensor) -> Tensor:
+    """Features (features, cells, n_windows) from the last map and (cells, auxiliary features)."""
+    n_channels, n_cells, _ = stage.dense.shape
+    n_temporal, n_auxiliary = n_channels * stage.length, auxiliary.shape[1]
+    features = auxiliary.new_empty(n_temporal + n_auxiliary, n_cells, stage.n_windows)
+    temporal = features[:n_temporal].view(n_channels, stage.length, n_cells, stage.n_windows)
+    for position in range(stage.length):
+        temporal[:, position] = stage.at(position)
+    features[n_temporal:] = auxiliary.t()[:, :, None]
+    return features
+
+
+def _convolve(stage: FeatureMap, convolution: Convolution) -> FeatureMap:
     """Convolution with zero padding at the ends of each window, then ReLU."""
-    half = kernel.shape[3] // 2
+    kernel, bias, _ = convolution
+    products = TapProducts(stage, kernel)
+    half = len(kernel) // 2
     n_left = min(len(stage.left) + half, stage.length)
     n_right = min(len(stage.right) + half, stage.length - n_left)
     last = stage.length - 1
+    if n_left + n_right < stage.length:
+        dense = _total([bias, *products.inside()]).relu_()
+    else:  # every position is an edge: the dense map is not looked at again
+        dense = products.dense[0]
     return replace(
         stage,
-        dense=_convolve_dense(stage, kernel, bias, has_inside=n_left + n_right < stage.length),
+        dense=dense,
         first_day=stage.first_day + half * stage.stride,
-        left=tuple(_convolve_edge(stage, i, kernel, bias) for i in range(n_left)),
-        right=tuple(_convolve_edge(stage, last - i, kernel, bias) for i in range(n_right)),
+        left=tuple(_total([bias, *products.at(i)]).relu_() for i in range(n_left)),
+        right=tuple(_total([bias, *products.at(last - i)]).relu_() for i in range(n_right)),
     )
 
 
-def _convolve_dense(stage: FeatureMap, kernel: Tensor, bias: Tensor, has_inside: bool) -> Tensor:
-    if not has_inside:  # every position is an edge: the dense map is not looked at again
-        return stage.dense[:, :0, :1].expand(-1, -1, len(bias))
-    image = stage.dense.transpose(1, 2).unsqueeze(2)  # channels-last without a copy
-    values = conv2d(image, kernel, bias, dilation=(1, stage.stride))
-    return values.squeeze(2).transpose(1, 2).relu_()
-
-
-def _convolve_edge(stage: FeatureMap, position: int, kernel: Tensor, bias: Tensor) -> Tensor:
-    """Values at one position, from the taps that lie inside the window."""
-    half = kernel.shape[3] // 2
-    taps = range(max(0, half - position), min(2 * half + 1, stage.length + half - position))
-    inputs = torch.cat([stage.at(position + tap - half) for tap in taps], dim=2)
-    weight = kernel[:, :, 0, taps.start : taps.stop].transpose(1, 2).flatten(1)
-    return nn.functional.linear(inputs, weight, bias).relu_()
-
-
 def _pool(stage: FeatureMap, size: int) -> FeatureMap:
-    """Average of ``size`` positions at a time."""
+    """Sum of ``size`` positions at a time."""
 
-    def mean(position: int) -> Tensor:
-        first = position * size
-        total = sum((stage.at(first + k) for k in range(1, size)), start=stage.at(first))
-        return total / size
+    def total(position: int) -> Tensor:
+        return _total([stage.at(position * size + k) for k in range(size)])
 
     length = stage.length // size
     n_left = -(-len(stage.left) // size)
     n_right = min(-(-len(stage.right) // size), length - n_left)
+    n_days = stage.dense.shape[2] - (size - 1) * stage.stride
     return replace(
         stage,
-        dense=_pool_dense(stage.dense, size, stage.stride),
+        dense=_total([stage.dense.narrow(2, k * stage.stride, n_days) for k in range(size)]),
         stride=stage.stride * size,
         length=length,
-        left=tuple(mean(i) for i in range(n_left)),
-        right=tuple(mean(length - 1 - i) for i in range(n_right)),
+        left=tuple(total(i) for i in range(n_left)),
+        right=tuple(total(length - 1 - i) for i in range(n_right)),
     )
 
 
-def _pool_dense(dense: Tensor, size: int, stride: int) -> Tensor:
-    n_days = max(0, dense.shape[1] - (size - 1) * stride)
-    total = dense[:, :n_days].clone()
-    for k in range(1, size):
-        total += dense[:, k * stride : k * stride + n_days]
-    return total.div_(size)
+def _multiply(kernel: Tensor, values: Tensor) -> Tensor:
+    """Products (taps, out, cells, days) of taps (taps, out, in) and values (in, cells, days)."""
+    product = kernel.flatten(0, 1) @ values.flatten(1)
+    return product.view(*kernel.shape[:2], *values.shape[1:])
+
+
+def _total(terms: list[Tensor]) -> Tensor:
+    """Sum of the terms: a new array unless there is one term only."""
+    if len(terms) == 1:
+        return terms[0]
+    total = terms[0] + terms[1]
+    for term in terms[2:]:
+        total += term
+    return total
+
+
+def regress(network: FoldedNetwork, features: Tensor) -> Tensor:
+    """Coefficients (heads, rows) of features (features, rows)."""
+    n_features = len(features)
+    n_rows = ROWS_AT_ONCE * workers(features.device)
+    n_heads, width, _ = network.middle.weight.shape
+    h3 = n_features + width
+    parts = []
+    for rows in features.split(n_rows, dim=1):
+        values = rows.new_empty(h3 + width, rows.shape[1])
+        values[:n_features] = rows
+        _dense(network.first, values[:n_features], values[n_features:h3])
+        _dense(network.second, values[:h3], values[h3:])
+        hidden = _ramp(network.entry, values).view(n_heads, -1, rows.shape[1])
+        hidden = _ramp(network.middle, hidden)
+        parts.append((network.last @ hidden)[:, 0] + network.constant)
+    return torch.cat(parts, dim=1)
+
+
+def _dense(layers: list[Ramp], values: Tensor, out: Tensor) -> None:
+    for layer in layers[:-1]:
+        values = _ramp(layer, values)
+    out.copy_(_ramp(layers[-1], values))
+
+
+def _ramp(layer: Ramp, values: Tensor) -> Tensor:
+    return (layer.weight @ values).clamp_(min=layer.lower)

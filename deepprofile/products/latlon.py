@@ -158,7 +158,9 @@ class _Reader:
                 for i, variable in enumerate(variables):
                     piece = self._load(variable.isel(time=part), rows, columns)
                     values[:, i, rows.target[:, None], columns.target] = piece
-                yield from zip(times[part], values, strict=True)
+                for time, value in zip(times[part], values, strict=True):
+                    if start <= time < stop:  # times may be out of order
+                        yield time, value
 
     def to_grid(
         self, mean: NDArray[np.float32], n_steps: NDArray[np.uint8], required: int
@@ -230,6 +232,8 @@ def _variable(dataset: xr.Dataset, field: Field, url: str) -> xr.DataArray:
 
 def _pieces(steps: NDArray[np.int64], step_bytes: int) -> Iterator[slice]:
     """Consecutive slices over the wanted steps, each of at most READ_BYTES."""
-    size = max(1, READ_BYTES // step_bytes)
-    for first in range(int(steps.min(initial=0)), int(steps.max(initial=-1)) + 1, size):
-        yield slice(first, min(first + size, int(steps.max()) + 1))
+    if not steps.size:
+        return
+    size, last = max(1, READ_BYTES // step_bytes), int(steps.max())
+    for first in range(int(steps.min()), last + 1, size):
+        yield slice(first, min(first + size, last + 1))

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 import zarr
@@ -45,7 +46,7 @@ def open_ground_truth(url: str) -> xr.Dataset:
     """The ground truth, see `deepprofile.evaluation.ground_truth`; small enough for memory."""
     dataset = xr.open_zarr(url, chunks=None, consolidated=False).load()
     texts = {
-        name: coordinate.astype(str)
+        name: (coordinate.dims, np.array(coordinate.values.tolist(), dtype=str))
         for name, coordinate in dataset.coords.items()
         if coordinate.dtype.kind in "OT"
     }
@@ -80,5 +81,7 @@ def _read(report: Report, recipe: Recipe, url: str, digest: str) -> list[dict[st
         for path in not_grouped(records)["path"]
     ]
     attributes: dict[str, Any] = {"recipe": digest, "rejected": json.dumps(rejected + outside)}
+    texts = {name: c.astype(object) for name, c in truth.coords.items() if c.dtype.kind == "U"}
+    truth = truth.assign_coords(texts)
     truth.assign_attrs(attributes).to_zarr(url, mode="w", consolidated=False, zarr_format=3)
     return rejected

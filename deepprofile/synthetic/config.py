@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 
-
 STEPS_PER_DAY = 8
 """The column and SMAP L4 advance in steps of three hours."""
 
@@ -39,7 +38,7 @@ class SmapErrors:
         }
     )
     rain_spread: float = 0.6
-    rain_memory: float = 20.0
+    rain_memory: float = 30.0
     rain_bias: float = 0.12
     drizzle: float = 0.04
     nudging_gain: float = 0.25
@@ -159,3 +158,14 @@ class EarthConfig:
 
 WINDOW_ROWS = (262, 298)
 WINDOW_COLUMNS = (2156, 2194)
+CORNER = (280, 2176)
+"""Row and column of the corner of four tiles that the window straddles."""
+
+
+def centred_window(size: int) -> dict[str, tuple[int, int]]:
+    """``rows`` and ``columns`` of a square window of ``size`` cells around the four-tile corner."""
+    names = ("rows", "columns")
+    return {
+        name: (corner - size // 2, corner - size // 2 + size)
+        for name, corner in zip(names, CORNER, strict=True)
+    }

@@ -48,6 +48,14 @@ def noise(
     return smooth
 
 
+def static_field(
+    rng: np.random.Generator, position: NDArray[np.float64], length: float
+) -> NDArray[np.float64]:
+    """Smooth field with mean 0 and standard deviation 1 over the points, shape (points,)."""
+    field = noise(rng, 1, position, length)[0].astype(np.float64)
+    return np.asarray((field - field.mean()) / max(float(field.std()), 1e-9))
+
+
 def _smoothing(position: NDArray[np.float64], length: float) -> Float32:
     """Gaussian weights (points, points); each row has unit norm, so that variance stays 1."""
     squared = ((position[:, None] - position[None]) ** 2).sum(axis=2)

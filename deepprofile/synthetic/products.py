@@ -2,7 +2,7 @@
 
 Each product sees the truth through the footprint of its grid box. Errors are made on the grids
 and sized so that they have the intended standard deviation after bilinear interpolation to the
-9 km cells. Near (0.2) they share part of their errors; in the square of independent errors they
+9 km cells. The two products share a part of their errors; in the square of independent errors they
 share none and forget within a day, in the group of correlated errors they share most.
 """
 
@@ -24,12 +24,47 @@ DRIEST, WETTEST = 0.005, 0.75
 """Products report no soil moisture beyond these, m³ m⁻³."""
 SHORT_MEMORY = 0.7
 """Days within which errors are forgotten in the square of independent errors."""
-GAP_CENTRE, GAP_KM = (0.82, 0.10), 30.0
-"""Where GLDAS has no data: relative column and row in the window, and radius."""
-STRONG_CENTRE, STRONG_KM = (0.25, 0.62), 50.0
+GAP_CENTRE, GAP_RADIUS = (0.82, 0.10), 0.125
+"""Where GLDAS has no data: relative column and row in the window, radius in window widths."""
+STRONG_CENTRE, STRONG_RADIUS = (0.25, 0.62), 0.21
 """Where ERA5-Land and GLDAS share most of their errors."""
 STRONG_SHARED = 0.97
 """Correlation of their errors at the centre of that group; it falls outwards to a half."""
+
+
+@dataclass(frozen=True)
+class LatLonGrid:
+    """Boxes of a regular latitude-longitude grid.
+
+    Attributes:
+        longitude: of the boxes, ascending, degrees east.
+        latitude: of the boxes, ascending, degrees north.
+        land: boxes that have data, shape (latitude, longitude).
+    """
+
+    longitude: NDArray[np.float64]
+    latitude: NDArray[np.float64]
+    land: NDArray[np.bool_]
+
+    @property
+    def spacing(self) -> float:
+        """Side of a box in degrees."""
+        return float(self.longitude[1] - self.longitude[0])
+
+    @property
+    def position(self) -> NDArray[np.float64]:
+        """Centres of the boxes with data in km, (boxes, 2)."""
+        lat, lon = np.meshgrid(self.latitude, self.longitude, indexing="ij")
+        return local_km(lon[self.land], lat[self.land])
+
+    def at_cells(self, domain: Domain, boxes: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Bilinear interpolation of values (…, land boxes); 0 at sea. Returns (…, cells)."""
+        full = np.zeros((*boxes.shape[:-1], *self.land.shape))
+        full[..., self.land] = boxes
+        interpolator = RegularGridInterpolator(
+            (self.latitude, self.longitude), np.moveaxis(full, (-2, -1), (0, 1))
+        )
+        return np.moveaxis(interpolator((domain.latitude, domain.longitude)), 0, -1)
 
 
 @dataclass(frozen=True)
@@ -37,19 +72,15 @@ class GriddedProduct:
     """One product on its own grid.
 
     Attributes:
-        longitude: of the grid boxes, ascending, degrees east.
-        latitude: of the grid boxes, ascending, degrees north.
-        land: boxes that have data, shape (latitude, longitude).
-        footprint: weights of the cells in each land box, sparse (boxes, cells).
+        grid: its boxes; those with data are the boxes below.
+        footprint: weights of the cells in each box, sparse (boxes, cells).
         scale: factor on the truth, (boxes,).
         bias: m³ m⁻³, (boxes,).
         error: daily, (boxes, layers, days), m³ m⁻³.
         truth: what would be seen without error, (cells, layers, steps).
     """
 
-    longitude: NDArray[np.float64]
-    latitude: NDArray[np.float64]
-    land: NDArray[np.bool_]
+    grid: LatLonGrid
     footprint: csr_array
     scale: Float32
     bias: Float32
@@ -81,31 +112,6 @@ class Products:
     masks: dict[str, NDArray[np.bool_]]
 
 
-@dataclass(frozen=True)
-class _Grid:
-    longitude: NDArray[np.float64]
-    latitude: NDArray[np.float64]
-    land: NDArray[np.bool_]
-
-    @property
-    def spacing(self) -> float:
-        return float(self.longitude[1] - self.longitude[0])
-
-    @property
-    def position(self) -> NDArray[np.float64]:
-        lat, lon = np.meshgrid(self.latitude, self.longitude, indexing="ij")
-        return local_km(lon[self.land], lat[self.land])
-
-    def at_cells(self, domain: Domain, boxes: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Bilinear interpolation of values (…, land boxes); 0 at sea. Returns (…, cells)."""
-        full = np.zeros((*boxes.shape[:-1], *self.land.shape))
-        full[..., self.land] = boxes
-        interpolator = RegularGridInterpolator(
-            (self.latitude, self.longitude), np.moveaxis(full, (-2, -1), (0, 1))
-        )
-        return np.moveaxis(interpolator((domain.latitude, domain.longitude)), 0, -1)
-
-
 def make_products(config: EarthConfig, truth: Truth) -> Products:
     """Make both products from the truth."""
     domain = truth.domain
@@ -114,7 +120,8 @@ def make_products(config: EarthConfig, truth: Truth) -> Products:
     noises = _noises(config, truth, (era5, gldas))
     masks = {
         "independent": truth.independent & _whole(domain, era5) & _whole(domain, gldas),
-        "correlated": _distance(domain, domain.position, STRONG_CENTRE) < STRONG_KM - 15.0,
+        "correlated": _distance(domain, domain.position, STRONG_CENTRE)
+        < 0.7 * STRONG_RADIUS * _width(domain),
         "no_product": (era5.at_cells(domain, np.ones(era5.land.sum())) < 0.5)
         | (gldas.at_cells(domain, np.ones(gldas.land.sum())) < 0.5),
     }
@@ -138,12 +145,12 @@ def error_profile(errors: GriddedErrors, layers: list[tuple[float, float]]) -> N
     )
 
 
-def _grid(domain: Domain, spacing: float, offset: float) -> _Grid:
+def _grid(domain: Domain, spacing: float, offset: float) -> LatLonGrid:
     """Boxes around the window; land where more than half of the box is land."""
     longitude = _axis(domain.longitude, spacing, offset)
     latitude = _axis(domain.latitude, spacing, offset)
     land = land_share(domain.dem, longitude, latitude, spacing) > 0.5
-    return _Grid(longitude, latitude, land)
+    return LatLonGrid(longitude, latitude, land)
 
 
 def _axis(values: NDArray[np.float64], spacing: float, offset: float) -> NDArray[np.float64]:
@@ -152,11 +159,12 @@ def _axis(values: NDArray[np.float64], spacing: float, offset: float) -> NDArray
     return np.asarray(np.round(np.arange(first, last + 1) * spacing + offset, 3))
 
 
-def _with_gap(domain: Domain, boxes: _Grid) -> _Grid:
+def _with_gap(domain: Domain, boxes: LatLonGrid) -> LatLonGrid:
     """The same boxes without those near the centre of the gap."""
+    radius = max(GAP_RADIUS * _width(domain), 20.0)
     land = boxes.land.copy()
-    land[boxes.land] = _distance(domain, boxes.position, GAP_CENTRE) > GAP_KM
-    return _Grid(boxes.longitude, boxes.latitude, land)
+    land[boxes.land] = _distance(domain, boxes.position, GAP_CENTRE) > radius
+    return LatLonGrid(boxes.longitude, boxes.latitude, land)
 
 
 def _distance(
@@ -169,7 +177,12 @@ def _distance(
     return np.asarray(np.hypot(position[:, 0] - east, position[:, 1] - north))
 
 
-def _whole(domain: Domain, boxes: _Grid) -> NDArray[np.bool_]:
+def _width(domain: Domain) -> float:
+    """Width of the window in km."""
+    return float(np.ptp(domain.position[:, 0]))
+
+
+def _whole(domain: Domain, boxes: LatLonGrid) -> NDArray[np.bool_]:
     """Cells whose four neighbours all have data."""
     return boxes.at_cells(domain, np.ones(boxes.land.sum())) > 0.999
 
@@ -185,7 +198,7 @@ def _near_independent(truth: Truth, position: NDArray[np.float64]) -> NDArray[np
 
 
 def _noises(
-    config: EarthConfig, truth: Truth, grids: tuple[_Grid, _Grid]
+    config: EarthConfig, truth: Truth, grids: tuple[LatLonGrid, LatLonGrid]
 ) -> list[tuple[Float32, Float32]]:
     """Surface and root noise (days, boxes) of unit variance at the cells, for both products."""
     counts = [int(boxes.land.sum()) for boxes in grids]
@@ -216,11 +229,12 @@ def _shared(
 ) -> NDArray[np.float64]:
     """Correlation of the two products' errors at positions."""
     distance = _distance(domain, position, STRONG_CENTRE)
-    strong = STRONG_SHARED - (STRONG_SHARED - 0.5) * distance / STRONG_KM
-    return np.where(distance < STRONG_KM, strong, config.era5_errors.shared)
+    radius = STRONG_RADIUS * _width(domain)
+    strong = STRONG_SHARED - (STRONG_SHARED - 0.5) * distance / radius
+    return np.where(distance < radius, strong, config.era5_errors.shared)
 
 
-def _kept(domain: Domain, boxes: _Grid, sample: Float32) -> np.float32:
+def _kept(domain: Domain, boxes: LatLonGrid, sample: Float32) -> np.float32:
     """Share of a noise's standard deviation that bilinear interpolation keeps."""
     inner = _whole(domain, boxes)
     at_cells = boxes.at_cells(domain, sample[:200])[:, inner]
@@ -231,20 +245,16 @@ def _product(
     config: EarthConfig,
     truth: Truth,
     name: str,
-    boxes: _Grid,
+    boxes: LatLonGrid,
     errors: GriddedErrors,
     noises: tuple[Float32, Float32],
 ) -> GriddedProduct:
     rng = generator(config.seed, f"{name} bias and scale")
-    layers, seen = (
-        (ERA5_LAYERS, truth.era5) if name == "era5" else (GLDAS_LAYERS, truth.gldas)
-    )
+    layers, seen = (ERA5_LAYERS, truth.era5) if name == "era5" else (GLDAS_LAYERS, truth.gldas)
     surface, root = error_profile(errors, layers).astype(np.float32)
     error = surface[:, None] * noises[0].T[:, None] + root[:, None] * noises[1].T[:, None]
     return GriddedProduct(
-        boxes.longitude,
-        boxes.latitude,
-        boxes.land,
+        boxes,
         _footprint(truth.domain, boxes),
         np.clip(1.0 + errors.scale * noise(rng, 1, boxes.position, 30.0)[0], 0.6, 1.4),
         np.float32(errors.bias) * noise(rng, 1, boxes.position, 30.0)[0],
@@ -253,7 +263,7 @@ def _product(
     )
 
 
-def _footprint(domain: Domain, boxes: _Grid) -> csr_array:
+def _footprint(domain: Domain, boxes: LatLonGrid) -> csr_array:
     """Weights of the cells in each box: a Gaussian of the box's own width.
 
     A box beyond the window sees the nearest cells, so that interpolation works at the border.
@@ -264,4 +274,3 @@ def _footprint(domain: Domain, boxes: _Grid) -> csr_array:
     weight = np.exp(exponent - exponent.max(axis=1, keepdims=True))
     weight[weight < 1e-3] = 0.0
     return csr_array((weight / weight.sum(axis=1, keepdims=True)).astype(np.float32))
-

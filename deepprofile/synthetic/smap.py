@@ -12,11 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from deepprofile.synthetic.column import DEEP_BOTTOM, STATE
 from deepprofile.synthetic.config import STEPS_PER_DAY, EarthConfig
-from deepprofile.synthetic.noise import Float32, generator, noise
+from deepprofile.synthetic.noise import Float32, generator, noise, static_field
 from deepprofile.synthetic.soil import (
-    DEEP_BOTTOM,
-    STATE,
     Soil,
     column_porosity,
     evaporative_heat,
@@ -129,8 +128,8 @@ def _soil(config: EarthConfig, truth: Truth) -> Soil:
     factors: dict[str, NDArray[np.float64]] = {}
     for name, spread in config.smap_errors.parameters.items():
         rng = generator(config.seed, f"smap {name}")
-        smooth = noise(rng, 1, truth.domain.position, 25.0)[0]
-        rough = noise(rng, 1, truth.domain.position, 4.0)[0]
+        smooth = static_field(rng, truth.domain.position, 25.0)
+        rough = static_field(rng, truth.domain.position, 4.0)
         offset = spread * _error_share(truth) * (0.8 * smooth + 0.6 * rough)
         factors[name] = getattr(truth.soil, name) * np.exp(offset)
     factors["porosity"] = np.clip(factors["porosity"], 0.3, 0.65)
@@ -144,7 +143,7 @@ def _weather(config: EarthConfig, truth: Truth) -> Weather:
     rain = truth.weather.rain
     n_steps = rain.shape[1]
     storm = noise(rng, n_steps, position, 12.0, errors.rain_memory * STEPS_PER_DAY).T
-    lasting = noise(rng, 1, position, 12.0)[0] * errors.rain_bias * share
+    lasting = static_field(rng, position, 12.0) * errors.rain_bias * share
     spread = errors.rain_spread * share
     factor = np.exp(spread[:, None] * storm + (lasting - spread**2 / 2)[:, None])
     dry_drizzle = (rng.random(rain.shape) < errors.drizzle) & (rain == 0.0)
@@ -216,7 +215,7 @@ def _atmosphere(smap: SmapState, steps: slice, fields: dict[str, Float32]) -> di
 def _vegetation(smap: SmapState, steps: slice) -> dict[str, Float32]:
     """Leaf area, greenness and the opacity that a radiometer sees."""
     low, high = smap.soil.leaf_minimum[:, None], smap.soil.leaf_maximum[:, None]
-    leaf = low + (high - low) * smap.season[steps]
+    leaf = (low + (high - low) * smap.season[steps]).astype(np.float32)
     return {
         "leaf_area_index": leaf,
         "vegetation_greenness_fraction": 1.0 - np.exp(-0.6 * leaf),

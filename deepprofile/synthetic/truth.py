@@ -9,15 +9,18 @@ from numpy.typing import NDArray
 
 from deepprofile.profile import check_depth, check_layer
 from deepprofile.store.layout import EPOCH
+from deepprofile.synthetic.column import INTERFACES
 from deepprofile.synthetic.config import STEPS_PER_DAY, EarthConfig
 from deepprofile.synthetic.domain import Domain, make_domain
-from deepprofile.synthetic.noise import Float32, generator, noise
-from deepprofile.synthetic.soil import INTERFACES, Run, Soil, leaf_season, run_columns
+from deepprofile.synthetic.noise import Float32, generator, static_field
+from deepprofile.synthetic.soil import Run, Soil, leaf_season, run_columns
 from deepprofile.synthetic.weather import Weather, flatten, make_weather
 
 ERA5_LAYERS = [(0.0, 0.07), (0.07, 0.28), (0.28, 1.0)]
 GLDAS_LAYERS = [(0.0, 0.10), (0.10, 0.40), (0.40, 1.0)]
 SURFACE = (0.0, 0.05)
+MASKS = ("independent", "correlated", "no_product")
+"""Groups of cells marked in the truth."""
 
 
 @dataclass(frozen=True)
@@ -133,13 +136,19 @@ def truth_layer(truth: xr.Dataset, top: float, bottom: float) -> xr.DataArray:
     edges = truth["interface"].values
     overlap = np.minimum(edges[1:], bottom) - np.maximum(edges[:-1], top)
     weights = xr.DataArray(np.maximum(overlap, 0.0) / (bottom - top), dims="soil_layer")
-    return xr.dot(truth["soil_moisture"], weights.astype(np.float32), dim="soil_layer")
+    mean: xr.DataArray = xr.dot(
+        truth["soil_moisture"], weights.astype(np.float32), dim="soil_layer"
+    )
+    return mean
 
 
 def truth_at(truth: xr.Dataset, depth: float) -> xr.DataArray:
     """True soil moisture (cell, time) at ``depth`` in metres, linear between layer middles."""
     weights = xr.DataArray(depth_weights(depth), dims="soil_layer")
-    return xr.dot(truth["soil_moisture"], weights.astype(np.float32), dim="soil_layer")
+    mean: xr.DataArray = xr.dot(
+        truth["soil_moisture"], weights.astype(np.float32), dim="soil_layer"
+    )
+    return mean
 
 
 def depth_weights(depth: float) -> NDArray[np.float64]:
@@ -150,19 +159,17 @@ def depth_weights(depth: float) -> NDArray[np.float64]:
     return np.array([np.interp(depth, middle, row) for row in unit])
 
 
-MASKS = ("independent", "correlated", "no_product")
-"""Groups of cells marked in the truth."""
-
-
 def _plain(config: EarthConfig, domain: Domain) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """How uniform soil and weather are (0-1), and the cells with independent errors.
 
     The products see a footprint of several cells. Around the independent square the world is
-    made nearly uniform, so that what they see there is the cell's own truth.
+    made nearly uniform, so that what they see there is the cell's own truth. The square is at
+    most a third of the window wide.
     """
-    distance = np.maximum(domain.row, domain.column) - config.independent_cells
+    side = min(config.independent_cells, len(domain.rows) // 3, len(domain.columns) // 3)
+    distance = np.maximum(domain.row, domain.column) - side
     plain = 0.95 * np.clip(1.0 - (distance - 1.0) / 5.0, 0.0, 1.0)
-    if config.independent_cells == 0:
+    if side == 0:
         plain = np.zeros(domain.n_cells)
     return plain, distance < 0
 
@@ -172,20 +179,20 @@ def _soil(config: EarthConfig, domain: Domain, plain: NDArray[np.float64]) -> So
 
     def field(name: str) -> NDArray[np.float64]:
         rng = generator(config.seed, f"soil {name}")
-        smooth = noise(rng, 1, domain.position, 30.0)[0]
-        rough = noise(rng, 1, domain.position, 4.0)[0]
-        return flatten((0.92 * smooth + 0.39 * rough).astype(np.float64), plain)
+        smooth = static_field(rng, domain.position, 30.0)
+        rough = static_field(rng, domain.position, 4.0)
+        return flatten(0.92 * smooth + 0.39 * rough, plain)
 
     texture = field("texture")
     high = flatten(np.minimum(domain.elevation / 1500.0, 1.0), plain)
     return Soil(
         porosity=np.clip(0.46 + 0.035 * field("porosity"), 0.36, 0.56),
         exponent=np.clip(5.5 * np.exp(0.22 * texture), 3.5, 9.5),
-        conductivity=2.5e-6 * np.exp(-0.45 * texture + 0.35 * field("conductivity")),
+        conductivity=5.0e-6 * np.exp(-0.45 * texture + 0.35 * field("conductivity")),
         suction=0.20 * np.exp(0.25 * field("suction")),
         decay=0.9 * np.exp(0.25 * field("decay") - 0.2 * high),
         root_depth=0.30 * np.exp(0.30 * field("root_depth")),
-        evaporation=0.9 * np.exp(0.06 * field("evaporation")),
+        evaporation=1.0 * np.exp(0.06 * field("evaporation")),
         wilting=0.10 + 0.028 * 5.5 * np.exp(0.22 * texture) + 0.02 * field("wilting"),
         leaf_minimum=np.clip(0.7 + 0.3 * field("leaf_minimum"), 0.1, 1.6),
         leaf_maximum=np.clip(3.2 + 0.8 * field("leaf_maximum"), 1.7, 5.5),

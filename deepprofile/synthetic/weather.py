@@ -7,10 +7,13 @@ from numpy.typing import NDArray
 
 from deepprofile.synthetic.config import STEPS_PER_DAY, EarthConfig
 from deepprofile.synthetic.domain import Domain
-from deepprofile.synthetic.noise import Float32, generator, noise
+from deepprofile.synthetic.noise import Float32, generator, noise, static_field
 
 STEP_SECONDS = 86400 // STEPS_PER_DAY
 FREEZING = 273.15
+SECONDS_PER_YEAR = 365.25 * 86400.0
+ANNUAL_RAIN = 900.0
+"""Mean precipitation in kg m⁻² a year over all cells."""
 LATENT_HEAT = 2.5e6
 """Of vaporisation, in J kg⁻¹."""
 
@@ -51,9 +54,9 @@ def make_weather(config: EarthConfig, domain: Domain, plain: NDArray[np.float64]
     n_steps = (config.spin_up_days + config.n_days) * STEPS_PER_DAY
     day = np.arange(n_steps) / STEPS_PER_DAY - config.spin_up_days
     day = (day + config.start.timetuple().tm_yday - 1) % 365.25
-    hour = (np.arange(n_steps) % STEPS_PER_DAY) * 3.0 + 1.5
+    hour = 24.0 * (np.arange(n_steps) % STEPS_PER_DAY + 0.5) / STEPS_PER_DAY
     wet, rain = _rain(config, domain, plain, day)
-    cloud = np.clip(0.35 + 0.25 * np.cos(_season(day))[:, None] + 0.22 * wet, 0.02, 1.0)
+    cloud = _cloud(day, wet)
     temperature = _temperature(config, domain, plain, day, hour, cloud)
     humidity = np.clip(0.42 + 0.45 * cloud - 0.012 * (temperature - 288.0), 0.2, 1.0)
     shortwave = _clear_sky(day, hour, domain.latitude) * (1.0 - 0.7 * cloud**2)
@@ -75,7 +78,7 @@ def flatten(field: NDArray[np.float64], plain: NDArray[np.float64]) -> NDArray[n
     if not plain.any():
         return field
     mean = (field * plain).sum(axis=-1, keepdims=True) / plain.sum()
-    return field + plain * (mean - field)
+    return np.asarray(field + plain * (mean - field))
 
 
 def _season(day: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -94,13 +97,20 @@ def _rain(
     spell = noise(rng, len(day), position, 250.0, 30.0)
     storm = noise(rng, len(day), position, 45.0, 3.0)
     wet = flatten((0.65 * spell + 0.76 * storm).astype(np.float64), plain)
-    climate = noise(generator(config.seed, "rain climate"), 1, position, 60.0)[0]
+    climate = static_field(generator(config.seed, "rain climate"), position, 60.0)
     height = domain.elevation / 1000.0
     shift = flatten(0.16 * climate + 0.22 * np.minimum(height, 1.5), plain)
     threshold = 1.60 - shift
     excess = np.maximum(wet - threshold, 0.0)
-    intensity = 3.6 + 1.8 * np.cos(_season(day) - np.pi)[:, None]
-    return wet, intensity * (excess + 1.6 * excess**2) / STEP_SECONDS
+    intensity = 2.0 + np.cos(_season(day) - np.pi)[:, None]
+    rain = intensity * (excess + 1.6 * excess**2)
+    return wet, rain * (ANNUAL_RAIN / SECONDS_PER_YEAR / rain.mean())
+
+
+def _cloud(day: NDArray[np.float64], wet: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Cloud cover 0-1, more in winter and in wet air, (steps, cells)."""
+    cover = 0.35 + 0.25 * np.cos(_season(day))[:, None] + 0.22 * wet
+    return np.asarray(np.clip(cover, 0.02, 1.0))
 
 
 def _temperature(
