@@ -63,6 +63,13 @@ def test_no_other_cell_is_drawn_inside_the_box():
     assert (grid.longitudes()[cells["column"]] < middle).all()
 
 
+@pytest.mark.parametrize("place", [(0, 0), (CORNER[0] + 112, CORNER[1]), (CORNER[0], 3855)])
+def test_stations_outside_the_region_are_left_out(place):
+    known = stations((*place, "core"), (CORNER[0] + 1, CORNER[1] + 1, "extra"))
+    cells = select(known, np.ones((112, 128), bool), other_cells=0)
+    assert cells[["row", "column"]].values.tolist() == [[CORNER[0] + 1, CORNER[1] + 1]]
+
+
 @pytest.mark.parametrize("kind", ["unqualified", "incomplete"])
 def test_a_station_cell_that_does_not_qualify_is_left_out(kind):
     complete = np.ones((112, 128), bool)

@@ -95,14 +95,71 @@ def test_missing_values_reach_the_same_windows_and_no_other():
     assert missing.tolist() == [40, 0, 5, 100]
 
 
-@pytest.mark.parametrize("values_at_once", [1, 150])
-def test_parts_of_the_cells_do_not_matter(monkeypatch, values_at_once):
+@pytest.mark.parametrize(("values_at_once", "rows_at_once"), [(1, 7), (150, 1), (60, 30)])
+def test_parts_of_cells_and_rows_do_not_matter(monkeypatch, values_at_once, rows_at_once):
     model = make_model(2, n_variables=3, n_auxiliary=2, window=40)
     series, auxiliary = inputs(model, n_cells=5, n_windows=20)
     whole = sliding_coefficients(model, series, auxiliary)
     monkeypatch.setattr(sliding, "VALUES_AT_ONCE", values_at_once)
+    monkeypatch.setattr(sliding, "ROWS_AT_ONCE", rows_at_once)
     parts = sliding_coefficients(model, series, auxiliary)
     np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-6)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    kernel_size=st.sampled_from([1, 3, 5]),
+    gap=st.integers(0, 60),
+    seed=st.integers(0, 1000),
+)
+def test_chunks_of_the_time_axis_do_not_matter(lengths, kernel_size, gap, seed):
+    model = make_model(seed, n_variables=2, n_auxiliary=1, window=40, kernel_size=kernel_size)
+    series, auxiliary = inputs(model, 2, sum(lengths), seed)
+    series[0, 1, gap : gap + 1] = np.nan
+    whole = sliding_coefficients(model, series, auxiliary)
+    stops = np.cumsum(lengths)
+    chunks = [
+        sliding_coefficients(model, series[:, :, stop - length : stop + 39], auxiliary)
+        for stop, length in zip(stops, lengths, strict=True)
+    ]
+    np.testing.assert_allclose(np.concatenate(chunks, axis=1), whole, rtol=1e-4, atol=2e-6)
+
+
+def test_soil_moisture_is_exact_at_all_depths():
+    model = make_model(4)
+    series, auxiliary = inputs(model, n_cells=2, n_windows=30, seed=4)
+    direct = predict_windows(model, series, auxiliary)
+    got = sliding_coefficients(model, series, auxiliary)
+    powers = np.linspace(0, 1, 21)[:, None] ** np.arange(10)
+    np.testing.assert_allclose(got @ powers.T, direct @ powers.T, rtol=0, atol=1e-5)
+
+
+def test_a_changed_model_gives_changed_values():
+    model = make_model(5, n_variables=3, n_auxiliary=2, window=40)
+    series, auxiliary = inputs(model, n_cells=1, n_windows=5)
+    before = sliding_coefficients(model, series, auxiliary)
+    with torch.no_grad():
+        model.extractor[0][1].running_mean.add_(0.5)
+        model.heads.bias_out.add_(1.0)
+    after = sliding_coefficients(model, series, auxiliary)
+    assert (np.abs(after - before) > 0.1).all()
+    assert_equal(model, series, auxiliary)
+
+
+def test_a_variable_without_a_range_is_ignored():
+    model = make_model(6, n_variables=3, n_auxiliary=2, window=40)
+    model.series_maximum[1] = model.series_minimum[1]
+    assert_equal(model, *inputs(model, n_cells=2, n_windows=5))
+
+
+def test_series_far_from_zero_lose_no_digits():
+    model = make_model(7, n_variables=3, n_auxiliary=2, window=40)
+    model.series_minimum.copy_(torch.tensor([5e4, 250.0, 0.0]))
+    model.series_maximum.copy_(torch.tensor([1e5, 320.0, 1e-3]))
+    series, auxiliary = inputs(model, n_cells=2, n_windows=20)
+    series = np.float32([7e4, 280.0, 5e-4])[:, None] + series * np.float32([1e4, 10, 2e-4])[:, None]
+    assert_equal(model, series, auxiliary)
 
 
 def test_tensors_do_as_well_and_the_model_is_left_alone():

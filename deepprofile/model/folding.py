@@ -5,7 +5,7 @@ The biases of the dense layers are never added: ``relu(y + b) = max(y, -b) + b``
 stores ``max(y, -b)``, and the next one takes the missing ``b`` into its own bias.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import NamedTuple, cast
 
 import torch
@@ -73,9 +73,9 @@ def fold(model: DeepProfile) -> FoldedNetwork:
     width = model.config.width
     n_features = model.config.n_features + model.config.n_auxiliary
     shift = model.series_minimum.new_zeros(n_features, dtype=torch.float64)
-    first, shift_h3 = _fold_chain(_dense_layers(model.dense.first), shift)
+    first, shift_h3 = _fold_chain(_dense_layers(model.dense.first.children()), shift)
     shift = torch.cat([shift, shift_h3])
-    (weight, bias), *others = _dense_layers(model.dense.second)
+    (weight, bias), *others = _dense_layers(model.dense.second.children())
     weight = weight.roll(-width, dims=1)  # from (h3, features) to (features, h3)
     second, shift_h6 = _fold_chain([(weight, bias), *others], shift)
     entry, middle, constant = _fold_heads(model.heads, torch.cat([shift, shift_h6]))
@@ -92,7 +92,7 @@ def _fold_extractor(model: DeepProfile) -> list[Convolution]:
     convolutions = []
     for stage, pool in zip(model.extractor.children(), model.config.pooling, strict=True):
         convolution, norm, *_ = stage.children()
-        weight, bias = _fold_norm(convolution.weight, convolution.bias, norm)
+        weight, bias = _fold_norm(*_parameters(convolution), norm)
         kernel = weight[:, :, 0].permute(2, 0, 1) * scale / pool
         convolutions.append(
             Convolution(kernel.float().contiguous(), (bias / pool).float()[:, None, None], pool)
@@ -113,17 +113,21 @@ def _fold_heads(heads: Heads, shift: Tensor) -> tuple[Ramp, Ramp, Tensor]:
     return entry, Ramp(weight.float(), -bias.float()), constant.float()
 
 
-def _dense_layers(modules: Sequence[nn.Module]) -> list[tuple[Tensor, Tensor]]:
+def _dense_layers(modules: Iterable[nn.Module]) -> list[tuple[Tensor, Tensor]]:
     """Weight and bias of linear layers with their batch norms."""
     layers = []
     for module in modules:
         linear, norm, _ = module.children()
-        layers.append(_fold_norm(linear.weight, linear.bias, norm))
+        layers.append(_fold_norm(*_parameters(linear), norm))
     return layers
 
 
+def _parameters(layer: nn.Module) -> tuple[Tensor, Tensor]:
+    return cast(Tensor, layer.weight), cast(Tensor, layer.bias)
+
+
 def _fold_chain(
-    layers: Sequence[tuple[Tensor, Tensor]], shift: Tensor
+    layers: Iterable[tuple[Tensor, Tensor]], shift: Tensor
 ) -> tuple[list[Ramp], Tensor]:
     """Layers in a row, and what must be added to their result, ``shift`` to their input."""
     ramps = []

@@ -25,7 +25,7 @@ def select_cells(
 
     Args:
         station_cells: columns ``row``, ``column``, ``cell_class`` (core, extra or something
-            else, which is left out), one line a cell.
+            else, which is left out), one line a cell; those outside the region are left out.
         complete: land cells with all products, shape of the region.
         corner: global row and column of the region's corner.
         other_cells: number of cells without a chosen station that are drawn.
@@ -39,8 +39,7 @@ def select_cells(
     """
     generator = np.random.default_rng(seed)
     chosen = station_cells[station_cells["cell_class"].isin([CORE, EXTRA])]
-    held = complete[chosen["row"].to_numpy() - corner[0], chosen["column"].to_numpy() - corner[1]]
-    chosen = chosen[held][["row", "column", "cell_class"]]
+    chosen = chosen[_held(chosen, complete, corner)][["row", "column", "cell_class"]]
     others = _draw(generator, chosen, complete, corner, other_cells, other_outside)
     cells = pd.concat([chosen, others], ignore_index=True)
     cells["split"] = "validation"
@@ -51,6 +50,17 @@ def select_cells(
     cells.loc[order[:n_train], "split"] = "train"
     cells.loc[order[n_train : n_train + n_candidate], "split"] = "candidate"
     return _by_tile(cells)
+
+
+def _held(
+    cells: pd.DataFrame, complete: NDArray[np.bool_], corner: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """Which cells lie in the region and have all products; archives may reach beyond the region."""
+    row, column = cells["row"].to_numpy() - corner[0], cells["column"].to_numpy() - corner[1]
+    inside = (row >= 0) & (row < complete.shape[0]) & (column >= 0) & (column < complete.shape[1])
+    held = inside.copy()
+    held[inside] = complete[row[inside], column[inside]]
+    return held
 
 
 def _draw(

@@ -13,7 +13,7 @@ from deepprofile.stages.stations import open_ground_truth
 from deepprofile.store import layers_of, open_cube, read_cells
 from deepprofile.synthetic import read_truth
 
-N_CELLS = 3
+N_CELLS = 4
 QUANTILES = {"dry": 0.1, "wet": 0.9}
 """Quantiles of the profile's 0-100 cm mean that pick the days."""
 
@@ -30,7 +30,7 @@ def example_profiles(context: Context) -> list[ExampleProfile]:
     examples = []
     for i, (row, column) in enumerate(zip(*where, strict=True)):
         for name, day in _days(coefficients[i]).items():
-            title = f"row {row}, column {column}, {str(time[day])[:10]} ({name})"
+            title = f"{str(time[day])[:10]} ({name})\nrow {row}, column {column}"
             examples.append(
                 ExampleProfile(
                     title,

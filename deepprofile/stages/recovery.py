@@ -77,7 +77,8 @@ def realised_error_variance(
     t = np.where(mask, truth, 0.0).astype(np.float64)
     x = np.where(mask, x - (x.sum(axis=1) / n)[:, None], 0.0)
     t = np.where(mask, t - (t.sum(axis=1) / n)[:, None], 0.0)
-    slope = (x * t).sum(axis=1) / (t * t).sum(axis=1)
+    power = (t * t).sum(axis=1)
+    slope = (x * t).sum(axis=1) / np.where(power > 0.0, power, np.nan)
     return np.asarray(((x - slope[:, None] * t) ** 2 * mask).sum(axis=1) / (n - 1))
 
 
