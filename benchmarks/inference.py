@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -25,16 +26,19 @@ from deepprofile.model.network import DeepProfile
 from deepprofile.model.prediction import predict_windows
 from deepprofile.model.sliding import sliding_coefficients
 
+FloatArray = NDArray[np.float32]
 BATCH_SIZES = (64, 128, 256, 512)
+DIRECT_CELLS = 8
+PRODUCT_SIZE = 2048
 PARTS = ("normalisation and copies", "convolutions", "dense layers and heads")
 
 
-class ByteCounter(TorchDispatchMode):
+class ByteCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes that all operations read and write, views left out."""
 
     def __init__(self) -> None:
         """Start from zero."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.total = 0
 
     def __torch_dispatch__(
@@ -64,7 +68,9 @@ def minima(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str
     return {name: min(turn[name] for turn in times[1:]) for name in functions}
 
 
-def parts_of_engine(model: DeepProfile, series: Any, auxiliary: Any, repeats: int) -> list[float]:
+def parts_of_engine(
+    model: DeepProfile, series: FloatArray, auxiliary: FloatArray, repeats: int
+) -> list[float]:
     """Seconds a cell-day of each of PARTS, measured on one block of cells."""
     device = model.series_minimum.device
     n_days = series.shape[2]
@@ -91,7 +97,7 @@ def parts_of_engine(model: DeepProfile, series: Any, auxiliary: Any, repeats: in
     return [copies / size, found["convolve"] / size, found["regress"] / size]
 
 
-def count(function: Callable[[], object]) -> tuple[int, int]:
+def count(function: Callable[[], object]) -> tuple[float, float]:
     """Operations of all matrix products and convolutions, and bytes read and written."""
     with FlopCounterMode(display=False) as operations:
         function()
@@ -100,61 +106,78 @@ def count(function: Callable[[], object]) -> tuple[int, int]:
     return operations.get_total_flops(), moved.total
 
 
-def matrix_product(device: torch.device, size: int = 2048) -> Callable[[], object]:
+def matrix_product(device: torch.device) -> Callable[[], object]:
     """A product of two square matrices."""
-    a, b = torch.rand(2, size, size, device=device)
+    a, b = torch.rand(2, PRODUCT_SIZE, PRODUCT_SIZE, device=device)
     return lambda: a @ b
 
 
-def main() -> None:
+def direct_path(
+    model: DeepProfile, series: FloatArray, auxiliary: FloatArray, size: int
+) -> Callable[[], object]:
+    """The direct network with batches of one size."""
+    return lambda: predict_windows(model, series, auxiliary, size)
+
+
+def print_counts(
+    model: DeepProfile, few: tuple[FloatArray, FloatArray], costs: dict[str, float], rate: float
+) -> None:
+    """Operations, bytes and share of the matrix rate; costs are seconds a cell-day."""
+    cell_days = len(few[0]) * (few[0].shape[2] - model.config.window + 1)
+    for name, path in (("direct", predict_windows), ("engine", sliding_coefficients)):
+        operations, moved = count(lambda path=path: path(model, *few))  # type: ignore[misc]
+        operations, moved = operations / cell_days, moved / cell_days
+        print(
+            f"{name}: {operations / 1e6:.3f} MFLOP and {moved / 1e3:.1f} kB read and written by "
+            f"all operations a cell-day, {operations / costs[name] / rate:.0%} of the rate of "
+            "matrix products"
+        )
+
+
+def random_inputs(model: DeepProfile, cells: int, days: int) -> tuple[FloatArray, FloatArray]:
+    """Series and auxiliary features for so many days of output."""
+    rng = np.random.default_rng(0)
+    shape = cells, model.config.n_variables, days + model.config.window - 1
+    return rng.random(shape, np.float32), rng.random((cells, model.config.n_auxiliary), np.float32)
+
+
+def report(model: DeepProfile, inputs: tuple[FloatArray, FloatArray], repeats: int) -> None:
     """Measure and print."""
+    few = inputs[0][:DIRECT_CELLS], inputs[1][:DIRECT_CELLS]
+    days = inputs[0].shape[2] - model.config.window + 1
+    functions = {f"direct, batches of {n}": direct_path(model, *few, n) for n in BATCH_SIZES}
+    functions["engine"] = lambda: sliding_coefficients(model, *inputs)
+    functions["product"] = matrix_product(model.series_minimum.device)
+    times = minima(functions, repeats)
+    rate = 2 * PRODUCT_SIZE**3 / times.pop("product")
+    engine = times.pop("engine") / (len(inputs[0]) * days)
+    direct = {name: t / (len(few[0]) * days) for name, t in times.items()}
+    best = min(direct.values())
+    print(f"{'matrix products':26} {rate / 1e9:8.0f} GFLOP/s")
+    for name, value in direct.items():
+        print(f"{name:26} {value * 1e6:8.2f} µs a cell-day")
+    print(f"{'engine':26} {engine * 1e6:8.2f} µs a cell-day, {1 / engine:,.0f} cell-days/s")
+    for name, value in zip(PARTS, parts_of_engine(model, *inputs, repeats), strict=True):
+        print(f"  {name:24} {value * 1e6:8.2f} µs a cell-day")
+    print(f"{'direct / engine':26} {best / engine:8.1f}")
+    print_counts(model, few, {"direct": best, "engine": engine}, rate)
+    size = inputs[0][0].nbytes / days
+    print(f"input {size:.0f}, output {4 * model.config.n_coefficients} bytes a cell-day")
+
+
+def main() -> None:
+    """Read the options and run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--cells", type=int, default=200, help="cells that the engine predicts")
     parser.add_argument("--days", type=int, default=365, help="days of output of each cell")
-    parser.add_argument("--direct-cells", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    device = torch.device(options.device)
-    model = DeepProfile().eval().to(device)
-    rng = np.random.default_rng(0)
-    days = options.days + model.config.window - 1
-    series = rng.random((options.cells, model.config.n_variables, days), np.float32)
-    auxiliary = rng.random((options.cells, model.config.n_auxiliary), np.float32)
-    few = series[: options.direct_cells], auxiliary[: options.direct_cells]
-    functions: dict[str, Callable[[], object]] = {
-        f"direct, batches of {size}": lambda size=size: predict_windows(model, *few, size)
-        for size in BATCH_SIZES
-    }
-    functions["engine"] = lambda: sliding_coefficients(model, series, auxiliary)
-    functions["product"] = matrix_product(device)
-    times = minima(functions, options.repeats)
-    rate = 2 * 2048**3 / times.pop("product")
-    engine = times.pop("engine") / (options.cells * options.days)
-    direct = {name: t / (len(few[0]) * options.days) for name, t in times.items()}
-    print(f"{options.threads} threads, {device}, {rate / 1e9:.0f} GFLOP/s in matrix products")
-    for name, value in direct.items():
-        print(f"{name:28} {value * 1e6:8.2f} µs a cell-day")
-    print(f"{'engine':28} {engine * 1e6:8.2f} µs a cell-day, {1 / engine:,.0f} cell-days/s")
-    print(f"{'ratio':28} {min(direct.values()) / engine:8.1f}")
-    parts = parts_of_engine(model, series, auxiliary, options.repeats)
-    for name, value in zip(PARTS, parts, strict=True):
-        print(f"  {name:26} {value * 1e6:8.2f} µs a cell-day")
-    cell_days = len(few[0]) * options.days
-    for name, function in (
-        ("direct", lambda: predict_windows(model, *few)),
-        ("engine", lambda: sliding_coefficients(model, *few)),
-    ):
-        operations, moved = (total / cell_days for total in count(function))
-        cost = engine if name == "engine" else min(direct.values())
-        print(
-            f"{name}: {operations / 1e6:.3f} MFLOP and {moved / 1e3:.1f} kB through the cache a "
-            f"cell-day, {operations / cost / rate:.0%} of the rate of matrix products"
-        )
-    first_and_last = (series[0].nbytes / options.days, 4 * model.config.n_coefficients)
-    print("input and output: {:.0f} + {} bytes a cell-day".format(*first_and_last))
+    model = DeepProfile().eval().to(options.device)
+    print(f"{options.threads} threads, {options.device}, {options.cells} cells, minima")
+    report(model, random_inputs(model, options.cells, options.days), options.repeats)
 
 
 if __name__ == "__main__":
