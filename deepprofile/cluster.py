@@ -15,6 +15,10 @@ CONNECT_SECONDS = 10
 ALLOWED_FAILURES = 1
 """Workers that a job may lose before it counts as failed: it would go on to kill the next."""
 
+SPIN_COUNT = 10_000
+"""Turns that an idle OpenMP thread spins before it sleeps: with the default of many millions
+torch's threads take the cores from each other whenever something else runs beside them."""
+
 
 class ClusterError(ValueError):
     """A cluster that can't be described or reached; the message says what to do."""
@@ -38,7 +42,12 @@ class LocalSpec(BaseModel):
 
     def connect(self) -> Client:
         """Start the worker processes."""
-        dask.config.set({"distributed.scheduler.allowed-failures": ALLOWED_FAILURES})
+        dask.config.set(
+            {
+                "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
+                "distributed.nanny.pre-spawn-environ.GOMP_SPINCOUNT": SPIN_COUNT,
+            }
+        )
         return Client(
             n_workers=self.workers or len(os.sched_getaffinity(0)),
             threads_per_worker=self.threads_per_worker,

@@ -340,6 +340,17 @@ def test_era5_the_cut_into_files_does_not_matter(tmp_path_factory, cuts, read_st
         np.testing.assert_allclose(daily.values[day, 0], expected, rtol=5e-5)
 
 
+def test_era5_days_from_the_middle_of_a_file(tmp_path):
+    values = hourly(n=96)
+    era5(values).to_netcdf(tmp_path / "a.nc")
+    product, middle = Era5Land(layers=SURFACE), DAY + timedelta(days=2)
+    granules, _ = product.granules(str(tmp_path), middle, middle + timedelta(days=1))
+    daily = product.read_daily(granules, middle, 1, ROWS, COLUMNS)
+    expected = scipy_regrid(values[48:72].mean(axis=0), ERA_LATITUDE, ERA_LONGITUDE)
+    np.testing.assert_allclose(daily.values[0, 0], expected, rtol=5e-5)
+    assert (daily.n_steps == 24).all()
+
+
 def test_era5_short_days_are_missing_and_reported(tmp_path):
     era5(hourly(n=40)).to_netcdf(tmp_path / "a.nc")
     daily, _, _ = read_era5(tmp_path, n_days=2)

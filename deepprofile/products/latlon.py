@@ -158,9 +158,7 @@ class _Reader:
                 for i, variable in enumerate(variables):
                     piece = self._load(variable.isel(time=part), rows, columns)
                     values[:, i, rows.target[:, None], columns.target] = piece
-                for time, value in zip(times[part], values, strict=True):
-                    if start <= time < stop:  # times may be out of order
-                        yield time, value
+                yield from zip(times[part], values, strict=True)
 
     def to_grid(
         self, mean: NDArray[np.float32], n_steps: NDArray[np.uint8], required: int

@@ -58,7 +58,7 @@ def _held(
     """Which cells lie in the region and have all products; archives may reach beyond the region."""
     row, column = cells["row"].to_numpy() - corner[0], cells["column"].to_numpy() - corner[1]
     inside = (row >= 0) & (row < complete.shape[0]) & (column >= 0) & (column < complete.shape[1])
-    held = inside.copy()
+    held: NDArray[np.bool_] = inside.copy()
     held[inside] = complete[row[inside], column[inside]]
     return held
 

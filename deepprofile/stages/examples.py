@@ -49,7 +49,7 @@ def _cells(chosen: pd.DataFrame) -> pd.DataFrame:
     rank = chosen["cell_class"].map({"core": 0, "extra": 1, "other": 2})
     held = chosen[chosen["split"] == "validation"]
     held = held.assign(rank=rank).sort_values("rank", kind="stable")
-    best = held[held["rank"] == held["rank"].min()]
+    best: pd.DataFrame = held[held["rank"] == held["rank"].min()]
     spread = np.unique(np.linspace(0, len(best) - 1, N_CELLS).round().astype(int))
     return best.iloc[spread]
 

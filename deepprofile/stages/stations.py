@@ -44,7 +44,7 @@ def prepare_ground_truth(context: Context) -> pd.DataFrame:
 
 def open_ground_truth(url: str) -> xr.Dataset:
     """The ground truth, see `deepprofile.evaluation.ground_truth`; small enough for memory."""
-    dataset = xr.open_zarr(url, chunks=None, consolidated=False).load()
+    dataset: xr.Dataset = xr.open_zarr(url, chunks=None, consolidated=False).load()
     texts = {
         name: (coordinate.dims, np.array(coordinate.values.tolist(), dtype=str))
         for name, coordinate in dataset.coords.items()

@@ -1,5 +1,7 @@
 """Stage synthesize: write the demo Earth's product files, stations and truth."""
 
+from dataclasses import replace
+
 import fsspec
 
 from deepprofile.recipe import Recipe, Synthetic
@@ -40,14 +42,16 @@ def plan(recipe: Recipe) -> Plan:
 
 def _config(recipe: Recipe, synthetic: Synthetic) -> EarthConfig:
     days = recipe.period.days
-    window = {} if synthetic.size is None else centred_window(synthetic.size)
-    return EarthConfig(
+    config = EarthConfig(
         seed=synthetic.seed,
         start=recipe.period.start,
         n_days=days.stop - days.start,
         hard=synthetic.hard,
-        **window,
     )
+    if synthetic.size is None:
+        return config
+    window = centred_window(synthetic.size)
+    return replace(config, rows=window["rows"], columns=window["columns"])
 
 
 def _write(report: Report, config: EarthConfig, root: str) -> int:
