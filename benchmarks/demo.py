@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import yaml
 
-INTERVAL = 0.25
+INTERVAL = 1.0
 """Seconds between two looks at the memory."""
 
 

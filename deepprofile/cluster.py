@@ -15,9 +15,15 @@ CONNECT_SECONDS = 10
 ALLOWED_FAILURES = 1
 """Workers that a job may lose before it counts as failed: it would go on to kill the next."""
 
-SPIN_COUNT = 10_000
-"""Turns that an idle OpenMP thread spins before it sleeps: with the default of many millions
-torch's threads take the cores from each other whenever something else runs beside them."""
+ENVIRONMENT = {
+    "GOMP_SPINCOUNT": 10_000,
+    "MALLOC_TRIM_THRESHOLD_": 128 * 2**20,
+    "MALLOC_MMAP_THRESHOLD_": 32 * 2**20,
+}
+"""Environment of worker processes beside Dask's own. Idle OpenMP threads soon sleep: by default
+they spin for long and take the cores from whatever else runs. Freed memory up to 128 MiB is kept:
+with Dask's own 64 kB every array of a training step is new pages (measured: 19 steps a second
+against 35)."""
 
 
 class ClusterError(ValueError):
@@ -42,12 +48,9 @@ class LocalSpec(BaseModel):
 
     def connect(self) -> Client:
         """Start the worker processes."""
-        dask.config.set(
-            {
-                "distributed.scheduler.allowed-failures": ALLOWED_FAILURES,
-                "distributed.nanny.pre-spawn-environ.GOMP_SPINCOUNT": SPIN_COUNT,
-            }
-        )
+        dask.config.set({"distributed.scheduler.allowed-failures": ALLOWED_FAILURES})
+        prefix = "distributed.nanny.pre-spawn-environ"
+        dask.config.set({f"{prefix}.{name}": value for name, value in ENVIRONMENT.items()})
         return Client(
             n_workers=self.workers or len(os.sched_getaffinity(0)),
             threads_per_worker=self.threads_per_worker,

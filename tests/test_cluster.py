@@ -1,10 +1,11 @@
 """Clusters: what a specification may be, and how a wrong one is explained."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from deepprofile.cluster import ClusterError, connect
+from deepprofile.cluster import ENVIRONMENT, ClusterError, connect
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -15,6 +16,8 @@ def test_local_file_starts_spawned_workers_and_an_address_joins_them(tmp_path):
     with connect(spec) as client:
         info = client.scheduler_info(n_workers=-1)["workers"]
         assert [(w["nthreads"], w["memory_limit"]) for w in info.values()] == [(1, 2 * 2**30)]
+        found = client.submit(lambda names: {n: os.environ.get(n) for n in names}, [*ENVIRONMENT])
+        assert found.result() == {name: str(value) for name, value in ENVIRONMENT.items()}
         with connect(client.scheduler.address) as other:
             assert other.submit(sum, (1, 2)).result() == 3
 

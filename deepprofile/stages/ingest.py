@@ -151,8 +151,8 @@ def _ingest_product(context: Context, name: str, land: NDArray[np.bool_]) -> str
             metadata={"source": source},
             summarise=lambda results: _summarise(results, set_aside),
         )
-        _report(context, [result for _, result in outcome.results])
-    _report(context, [IngestResult(set_aside, {}, [])] if jobs else [])
+        _report(context, name, [result for _, result in outcome.results])
+    _report(context, name, [IngestResult(set_aside, {}, [])] if jobs else [])
     return f"{name}: {len(jobs)} jobs" if jobs else f"{name}: all there already"
 
 
@@ -212,7 +212,7 @@ def _merge(results: Sequence[IngestResult]) -> tuple[dict[str, str], dict[str, i
     return aside, dict(counts), sorted({day for result in results for day in result.short_days})
 
 
-def _report(context: Context, results: Sequence[IngestResult]) -> None:
+def _report(context: Context, name: str, results: Sequence[IngestResult]) -> None:
     """Say at the end of a group what was set aside and what was out of range."""
     aside, counts, short = _merge(results)
     lines = [f"[yellow]set aside[/yellow] {url}: {reason}" for url, reason in aside.items()]
@@ -222,4 +222,4 @@ def _report(context: Context, results: Sequence[IngestResult]) -> None:
         named = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
         lines.append(f"[yellow]outside the valid range[/yellow], taken as missing: {named}")
     for line in lines:
-        context.console.print(f"  {line}", highlight=False)
+        context.console.print(f"  {name}: {line}", highlight=False)
