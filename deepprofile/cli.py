@@ -12,7 +12,7 @@ from deepprofile import stages
 from deepprofile.cluster import LOCAL, ClusterError, connect
 from deepprofile.recipe import RecipeError, load_recipe
 from deepprofile.stages.context import StageError
-from deepprofile.store import CubeError, describe, render
+from deepprofile.store import CubeError, JobError, describe, render
 
 app = typer.Typer(
     add_completion=False,
@@ -20,6 +20,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Root-zone soil moisture profiles for every land cell and day.",
 )
+EXPECTED = (RecipeError, ClusterError, StageError, CubeError, JobError, FileNotFoundError)
+"""Errors that tell the user what to do; anything else is a fault and shows where it rose."""
 FILE_WIDTH = 140
 """Columns of a table where the output is no terminal."""
 RecipePath = Annotated[Path, typer.Argument(help="A recipe, such as pipelines/demo.yaml.")]
@@ -74,7 +76,7 @@ def main() -> None:
     """Entry point: known errors become one clear message and exit code 2."""
     try:
         app()
-    except (RecipeError, ClusterError, StageError, CubeError, FileNotFoundError) as error:
+    except EXPECTED as error:
         Console(stderr=True).print(
             f"[bold red]error:[/bold red] {error}", highlight=False, soft_wrap=True
         )

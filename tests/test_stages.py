@@ -15,7 +15,7 @@ from deepprofile.model.flags import Flag
 from deepprofile.model.prediction import predict_windows
 from deepprofile.recipe import load_recipe
 from deepprofile.stages import Context, StageError
-from deepprofile.store import describe, history, render
+from deepprofile.store import JobError, describe, history, render
 
 WINDOW = 40
 N_DAYS = 96
@@ -210,6 +210,20 @@ def test_a_recipe_that_points_to_nothing_names_the_place(tmp_path, client):
     context = context_of(tmp_path, client)
     with pytest.raises(FileNotFoundError, match="smap_l4"):
         stages.run(["ingest"], context)
+
+
+def test_jobs_that_do_not_fit_are_refused_before_any_is_started(tmp_path):
+    with dp.connect(_small_cluster(tmp_path)) as small:
+        globe = context_of(tmp_path, small, region=None)
+        with pytest.raises(JobError, match=r"ingest needs .* each\. Give the workers more memory"):
+            stages.run(["ingest"], globe)
+    assert not (tmp_path / "work").exists()
+
+
+def _small_cluster(folder: Path) -> Path:
+    path = folder / "small.yaml"
+    path.write_text("workers: 1\nmemory_limit: 2GiB\n")
+    return path
 
 
 def test_plan_counts_jobs_without_touching_data(tmp_path, client):

@@ -9,6 +9,7 @@ from rich.table import Table
 from deepprofile.recipe import Recipe
 from deepprofile.stages import collocate, evaluate, ingest, predict, sample, synthesize, train
 from deepprofile.stages.context import Context, StageError
+from deepprofile.store import check_memory
 
 STAGES: dict[str, ModuleType] = {
     "synthesize": synthesize,
@@ -53,7 +54,14 @@ def select(recipe: Recipe, chosen: Sequence[str] | None) -> list[str]:
 
 
 def run(chosen: Sequence[str], context: Context) -> None:
-    """Run stages one after another, each with its title, progress, summary and time."""
+    """Run stages one after another, each with its title, progress, summary and time.
+
+    Raises:
+        JobError: if a job of a stage would not fit into the smallest worker; nothing was started.
+        StageError: if a stage can't go on.
+    """
+    for name in chosen:
+        check_memory(context.client, STAGES[name].plan(context.recipe).job_memory, name)
     for name in chosen:
         started = time.monotonic()
         context.console.print(f"[bold]{name}[/bold]")
