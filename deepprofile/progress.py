@@ -42,10 +42,6 @@ class Meter:
             share = 100 * done / self._total if self._total else 100
             self._console.print(f"  {self._text}: {share:.0f} % {note}")
 
-    def advance(self, note: str = "") -> None:
-        """Count one more."""
-        self.update(self._done + 1, note)
-
 
 @contextmanager
 def meter(console: Console, text: str, total: float) -> Iterator[Meter]:

@@ -41,6 +41,10 @@ class BlockJob:
     def key(self):
         return f"block {self.block.index} tile {self.tile.row} {self.tile.column}"
 
+    @property
+    def fingerprint(self):
+        return f"{self.n_days} days, offset {self.offset}"
+
 
 def jobs(n_days=N_DAYS, **options):
     return [

@@ -77,17 +77,26 @@ def test_the_commit_log_is_the_ledger(client, url):
 def test_a_stage_goes_on_where_it_stopped(client, url):
     write(client, url, jobs()[:1])
     done = done_jobs(url, "ingest")
-    assert done == {jobs()[0].key}
+    assert done == {jobs()[0].key: jobs()[0].fingerprint}
     rest = [job for job in jobs() if job.key not in done]
     write(client, url, rest)
     np.testing.assert_array_equal(open_cube(url)["soil_moisture"].values, moisture())
-    assert done_jobs(url, "ingest") == {job.key for job in jobs()}
-    assert done_jobs(url, "collocate") == set()
-    assert done_jobs(url, "ingest", {"recipe": "another"}) == set()
+    assert done_jobs(url, "ingest") == {job.key: job.fingerprint for job in jobs()}
+    assert done_jobs(url, "collocate") == {}
+
+
+def test_the_latest_fingerprint_of_a_job_counts(client, url):
+    write(client, url, jobs())
+    write(client, url, jobs(offset=5)[:1])
+    first = jobs()[0]
+    assert done_jobs(url, "ingest")[first.key] == jobs(offset=5)[0].fingerprint
+    write(client, url, [first])
+    assert done_jobs(url, "ingest")[first.key] == first.fingerprint
+    np.testing.assert_array_equal(open_cube(url)["soil_moisture"].values, moisture())
 
 
 def test_nothing_is_done_where_there_is_no_cube(url):
-    assert done_jobs(url, "ingest") == set()
+    assert done_jobs(url, "ingest") == {}
 
 
 def test_the_time_axis_grows_and_the_tail_is_written_again(client, url):
@@ -113,7 +122,7 @@ def test_a_job_that_fails_every_time_is_recorded_and_the_rest_is_published(clien
     assert history(url)[0].metadata["failed"] == [
         {"job": bad.key, "error": "RuntimeError: this granule is broken"}
     ]
-    assert done_jobs(url, "ingest") == {job.key for job in work[:3]}
+    assert done_jobs(url, "ingest") == {job.key: job.fingerprint for job in work[:3]}
     values = open_cube(url)["soil_moisture"].values
     np.testing.assert_array_equal(values[:32], moisture()[:32])
     # The first array of the failed job was written to the store, yet must not be seen.

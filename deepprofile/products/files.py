@@ -26,6 +26,19 @@ def find_files(url: str) -> list[str]:
     return sorted(filesystem.unstrip_protocol(name) for name in filesystem.find(path))
 
 
+def file_tags(url: str) -> dict[str, str]:
+    """Size and time of change (or entity tag) of the files below ``url``, by name of the file.
+
+    Another tag means that a file was replaced. One listing of the folder or prefix is enough.
+    """
+    filesystem, path = fsspec.url_to_fs(url)
+    found = filesystem.find(path, detail=True)
+    return {
+        file_name(name): f"{info['size']} {info.get('ETag') or info.get('mtime') or ''}"
+        for name, info in found.items()
+    }
+
+
 def local_path(url: str) -> str | None:
     """Path of a local file, None for any other URL."""
     if "://" not in url and "::" not in url:

@@ -25,8 +25,14 @@ from deepprofile.collocation import (
     median_weights,
 )
 from deepprofile.recipe import Recipe
-from deepprofile.stages.context import Context, Plan, StageError
-from deepprofile.stages.publication import inputs_of, publish_stage
+from deepprofile.stages.context import Context, Plan
+from deepprofile.stages.publication import (
+    fingerprint_of,
+    inputs_of,
+    outstanding,
+    publish_stage,
+    require_all,
+)
 from deepprofile.store import (
     Template,
     Writer,
@@ -59,6 +65,7 @@ class CollocateJob:
         bootstrap: replicates, 0 for none.
         block_days: days of a bootstrap block.
         seed: seed of the bootstrap.
+        fingerprint: of the cubes read and the settings.
     """
 
     tile: Tile
@@ -70,6 +77,7 @@ class CollocateJob:
     bootstrap: int
     block_days: int
     seed: int
+    fingerprint: str
 
     @property
     def key(self) -> str:
@@ -79,11 +87,12 @@ class CollocateJob:
 
 @dataclass(frozen=True)
 class FallbackJob:
-    """One tile with invalid cells, and the weights that they get."""
+    """One tile, and the weights that its invalid cells get."""
 
     tile: Tile
     cube: str
     weights: tuple[float, ...]
+    fingerprint: str
 
     @property
     def key(self) -> str:
@@ -94,28 +103,19 @@ class FallbackJob:
 def run(context: Context) -> str:
     """Collocate the tiles that are not done for these inputs; then fill in the fallback."""
     url, jobs = context.paths.collocation, _jobs(context)
-    matching = {"inputs": _inputs(context)}
-    if not done_jobs(url, FALLBACK, matching):
-        done = done_jobs(url, STAGE, matching)
-        rest = [job for job in jobs if job.key not in done]
-        if rest:
-            template = _template(context.recipe)
-            outcome = publish_stage(
-                context,
-                url,
-                template,
-                write_estimates,
-                rest,
-                stage=STAGE,
-                what="error variances",
-                metadata=matching,
-            )
-            if outcome.failed:
-                raise StageError(
-                    f"{url}: {len(outcome.failed)} tiles failed, so the medians of the valid cells "
-                    "are not known yet. Run the stage again."
-                )
-        _publish_fallback(context, jobs, matching)
+    rest = outstanding(jobs, done_jobs(url, STAGE))
+    if rest:
+        outcome = publish_stage(
+            context,
+            url,
+            _template(context.recipe),
+            write_estimates,
+            rest,
+            stage=STAGE,
+            what="error variances",
+        )
+        require_all(STAGE, outcome.failed)
+    _publish_fallback(context, jobs)
     return _describe(url)
 
 
@@ -157,7 +157,7 @@ def write_fallback(writer: Writer, job: FallbackJob) -> int:
 def _jobs(context: Context) -> list[CollocateJob]:
     recipe, paths = context.recipe, context.paths
     options = recipe.collocation
-    days = recipe.period.days
+    days, inputs = recipe.period.days, _inputs(context)
     land = open_cube(paths.static, chunks=None)["land"].values == 1
     return [
         CollocateJob(
@@ -170,6 +170,7 @@ def _jobs(context: Context) -> list[CollocateJob]:
             options.bootstrap,
             options.block_days,
             options.seed,
+            inputs,
         )
         for tile in recipe.tiles.land_tiles(land)
     ]
@@ -236,24 +237,33 @@ def _missing(values: NDArray[Any]) -> float:
     return NOT_PROCESSED if values.dtype == np.uint8 else 0
 
 
-def _publish_fallback(
-    context: Context, jobs: list[CollocateJob], matching: Mapping[str, Any]
-) -> None:
+def _publish_fallback(context: Context, jobs: list[CollocateJob]) -> None:
+    """Write the weights of flagged cells in every tile that does not have them yet."""
     url = context.paths.collocation
+    given = _fallback_weights(url, _scale(context.recipe))
+    named = [f"{weight:.9f}" for weight in given]
+    candidates = [
+        FallbackJob(job.tile, url, given, fingerprint_of([job.fingerprint, *named])) for job in jobs
+    ]
+    rest = outstanding(candidates, done_jobs(url, FALLBACK))
+    if rest:
+        outcome = publish_stage(
+            context,
+            url,
+            _template(context.recipe),
+            write_fallback,
+            rest,
+            stage=FALLBACK,
+            what="weights of invalid cells",
+            metadata={"fallback_weights": list(given)},
+        )
+        require_all(FALLBACK, outcome.failed)
+
+
+def _fallback_weights(url: str, scale: tuple[float, ...]) -> tuple[float, ...]:
     cube = open_cube(url, chunks=None)
-    weight, flag = cube["weight"].values, cube["flag"].values
-    weights = median_weights(weight, flag, _scale(context.recipe))
-    given = tuple(float(w) for w in weights)
-    publish_stage(
-        context,
-        url,
-        _template(context.recipe),
-        write_fallback,
-        [FallbackJob(job.tile, url, given) for job in jobs],
-        stage=FALLBACK,
-        what="weights of invalid cells",
-        metadata={**matching, "fallback_weights": list(given)},
-    )
+    weights = median_weights(cube["weight"].values, cube["flag"].values, scale)
+    return tuple(float(weight) for weight in weights)
 
 
 def _describe(url: str) -> str:

@@ -114,7 +114,7 @@ def _references(job: CompareJob) -> dict[str, xr.Dataset]:
     found = {}
     if job.ground_truth:
         stations = open_ground_truth(job.ground_truth)
-        found[STATIONS] = stations.isel(series=_in_tile(stations, job.tile))
+        found[STATIONS] = stations.isel(series=_in_tile(stations, job.tile)).load()
     if job.truth:
         truth = read_truth(job.truth)
         truth = truth.isel(cell=_in_tile(truth, job.tile))
@@ -132,6 +132,15 @@ def _in_tile(dataset: xr.Dataset, tile: Tile) -> NDArray[np.int64]:
     here = dataset["row"].values // TILE_ROWS == tile.row
     here &= dataset["column"].values // TILE_COLUMNS == tile.column
     return np.flatnonzero(here)
+
+
+def reference_tiles(ground_truth: str, truth: str) -> set[Tile]:
+    """Tiles with at least one cell of a reference; an empty URL stands for none."""
+    references = [open_ground_truth(ground_truth)] if ground_truth else []
+    references += [read_truth(truth)] if truth else []
+    places = [np.stack([r["row"].values, r["column"].values], axis=1) for r in references]
+    tiles = np.unique(np.concatenate(places) // (TILE_ROWS, TILE_COLUMNS), axis=0)
+    return {Tile(int(row), int(column)) for row, column in tiles}
 
 
 def merge(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from deepprofile.evaluation.report import console_table, write_report
 from deepprofile.evaluation.tables import summarise
 from deepprofile.progress import meter
 from deepprofile.recipe import Recipe
-from deepprofile.stages.compare import STATIONS, TRUTH, CompareJob, compare, merge
+from deepprofile.stages.compare import STATIONS, TRUTH, CompareJob, compare, merge, reference_tiles
 from deepprofile.stages.context import Context, Plan, StageError
 from deepprofile.stages.material import report_inputs
 from deepprofile.store import open_cube, run_jobs
@@ -58,6 +58,11 @@ def _compare(context: Context) -> pd.DataFrame:
 
 def _jobs(context: Context) -> list[CompareJob]:
     recipe, paths = context.recipe, context.paths
+    ground_truth = paths.ground_truth if recipe.stations else ""
+    truth = paths.truth if recipe.synthetic else ""
+    if not ground_truth and not truth:
+        return []
+    known = reference_tiles(ground_truth, truth)
     land = open_cube(paths.static, chunks=None)["land"].values == 1
     return [
         CompareJob(
@@ -67,11 +72,12 @@ def _jobs(context: Context) -> list[CompareJob]:
             paths.coefficients,
             paths.collocation,
             paths.samples,
-            paths.ground_truth if recipe.stations else "",
-            paths.truth if recipe.synthetic else "",
+            ground_truth,
+            truth,
             recipe.evaluate.min_days,
         )
         for tile in recipe.tiles.land_tiles(land)
+        if tile in known
     ]
 
 

@@ -3,27 +3,36 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepprofile.products import PRODUCTS, DailyFields, Granule, Product, SetAside
+from deepprofile.products.files import file_name, file_tags
 from deepprofile.recipe import Recipe
 from deepprofile.stages.bands import bands
 from deepprofile.stages.context import Context, Plan
-from deepprofile.stages.publication import publish_stage
+from deepprofile.stages.publication import (
+    fingerprint_of,
+    outstanding,
+    publish_stage,
+    require_all,
+)
 from deepprofile.stages.static import publish_static
 from deepprofile.store import (
+    JobFailure,
+    NotACubeError,
     Template,
     Writer,
     done_jobs,
+    head,
     open_cube,
     smap_l4_template,
     soil_moisture_template,
 )
-from deepprofile.store.layout import BLOCK_DAYS, Block, Region, Tile, blocks, day_at
+from deepprofile.store.layout import BLOCK_DAYS, Block, Region, Tile, blocks, day_at, day_index
 
 STAGE = "ingest"
 
@@ -35,31 +44,32 @@ class IngestJob:
     Attributes:
         product: name of the product.
         granules: granules with steps in the block.
-        block: the block.
-        days: first day index and the one after the last; the last block may be cut short.
+        block: the block, written whole as far as the cube reaches.
+        days: first day index of the block and the one after the last that is written.
+        period: first day index of the recipe and the one after its last; days outside that have
+            too few steps are no news.
         band: tile rows to read.
         tiles: tiles of the band that hold land.
         static: URL of the cube with the land mask.
         min_fraction: share of a day's steps that a daily mean needs.
+        fingerprint: of the granules, the days, the land mask and the settings.
     """
 
     product: str
     granules: tuple[Granule, ...]
     block: Block
     days: tuple[int, int]
+    period: tuple[int, int]
     band: Region
     tiles: tuple[Tile, ...]
     static: str
     min_fraction: float
+    fingerprint: str
 
     @property
     def key(self) -> str:
-        """Name in the ledger; it changes when the block grows or its granules do."""
-        first, last = day_at(self.days[0]), day_at(self.days[1] - 1)
-        names = "\n".join(sorted(granule.url.rsplit("/", 1)[-1] for granule in self.granules))
-        inputs = sha256(names.encode()).hexdigest()[:12]
-        rows = "-".join(str(row) for row in self.band.tile_rows)
-        return f"{self.product} {first} to {last} rows {rows} granules {inputs}"
+        """Name in the ledger."""
+        return place_of(self.block, self.band)
 
 
 @dataclass(frozen=True)
@@ -75,7 +85,8 @@ def run(context: Context) -> str:
     """Ingest every product of the recipe; blocks that are in the cubes already are left out."""
     land = publish_static(context)
     parts = [_ingest_product(context, name, land) for name in context.recipe.products]
-    return "; ".join(parts)
+    require_all(STAGE, [failure for _, failed in parts for failure in failed])
+    return "; ".join(summary for summary, _ in parts)
 
 
 def plan(recipe: Recipe) -> Plan:
@@ -119,7 +130,13 @@ def write_block(writer: Writer, job: IngestJob) -> IngestResult:
         writer.write("n_steps", place, n_steps)
         if not layered.all():
             writer.write("forcing", place, np.ascontiguousarray(values[:, ~layered]))
-    return _result(fields)
+    return _result(fields, job.period)
+
+
+def place_of(block: Block, band: Region) -> str:
+    """Name of a block of a band in the ledger of a product's cube."""
+    rows = "-".join(str(row) for row in band.tile_rows)
+    return f"block {block.index} rows {rows}"
 
 
 def product_template(product: Product, region: Region) -> Template:
@@ -130,13 +147,16 @@ def product_template(product: Product, region: Region) -> Template:
     return soil_moisture_template(product.name, region, product.layers)
 
 
-def _ingest_product(context: Context, name: str, land: NDArray[np.bool_]) -> str:
+def _ingest_product(
+    context: Context, name: str, land: NDArray[np.bool_]
+) -> tuple[str, list[JobFailure]]:
     recipe, product = context.recipe, PRODUCTS[name]
-    url, days = context.paths.product(name), recipe.period.days
-    source = recipe.products[name].url
-    granules, set_aside = product.granules(source, day_at(days.start), day_at(days.stop))
-    done = done_jobs(url, STAGE)
-    jobs = [job for job in _jobs(context, product, granules, land) if job.key not in done]
+    url, source = context.paths.product(name), recipe.products[name].url
+    start, stop = _whole_blocks(context, url)
+    granules, set_aside = product.granules(source, day_at(start), day_at(stop))
+    _report(context, name, [IngestResult(set_aside, {}, [])])
+    jobs = outstanding(_jobs(context, product, granules, land, stop), done_jobs(url, STAGE))
+    failed: list[JobFailure] = []
     for group in _groups(jobs, recipe.ingest.blocks_per_commit):
         first, last = day_at(group[0].days[0]), day_at(group[-1].days[1] - 1)
         outcome = publish_stage(
@@ -149,22 +169,46 @@ def _ingest_product(context: Context, name: str, land: NDArray[np.bool_]) -> str
             what=f"{name} {first} to {last}",
             n_days=group[-1].days[1],
             metadata={"source": source},
-            summarise=lambda results: _summarise(results, set_aside),
+            summarise=partial(_summarise, listed=set_aside if group[0] is jobs[0] else []),
         )
+        failed += outcome.failed
         _report(context, name, [result for _, result in outcome.results])
-    _report(context, name, [IngestResult(set_aside, {}, [])] if jobs else [])
-    return f"{name}: {len(jobs)} jobs" if jobs else f"{name}: all there already"
+    return f"{name}: {len(jobs)} jobs" if jobs else f"{name}: all there already", failed
+
+
+def _whole_blocks(context: Context, url: str) -> tuple[int, int]:
+    """First day of the period's first block, and the day after its last or after the cube's last.
+
+    A block is written whole: days that the cube has of it already must not be lost to a shorter
+    period.
+    """
+    days = context.recipe.period.days
+    *_, last = blocks(days.start, days.stop)
+    try:
+        held = int(open_cube(url, chunks=None).sizes["time"])
+    except NotACubeError:
+        held = 0
+    first = next(blocks(days.start, days.stop))
+    return first.days.start, min(last.days.stop, max(days.stop, held))
 
 
 def _jobs(
-    context: Context, product: Product, granules: Sequence[Granule], land: NDArray[np.bool_]
+    context: Context,
+    product: Product,
+    granules: Sequence[Granule],
+    land: NDArray[np.bool_],
+    stop: int,
 ) -> Iterator[IngestJob]:
-    recipe, region = context.recipe, context.recipe.tiles
+    recipe, region, static = context.recipe, context.recipe.tiles, context.paths.static
     days = recipe.period.days
+    tags = file_tags(recipe.products[product.name].url)
+    settings = [head(static), str(recipe.ingest.min_fraction), *(f.name for f in product.fields)]
     tiles = region.land_tiles(land)
     for block in blocks(days.start, days.stop):
-        span = max(block.days.start, days.start), min(block.days.stop, days.stop)
+        span = block.days.start, min(block.days.stop, stop)
         inside = tuple(g for g in granules if g.overlaps(day_at(span[0]), day_at(span[1])))
+        names = (file_name(granule.url) for granule in inside)
+        inputs = fingerprint_of([*settings, str(span), *(f"{n} {tags[n]}" for n in names)])
         for band in bands(region):
             held = tuple(tile for tile in tiles if tile in band)
             if held:
@@ -173,10 +217,12 @@ def _jobs(
                     inside,
                     block,
                     span,
+                    (days.start, days.stop),
                     band,
                     held,
-                    context.paths.static,
+                    static,
                     recipe.ingest.min_fraction,
+                    inputs,
                 )
 
 
@@ -188,9 +234,13 @@ def _groups(jobs: Sequence[IngestJob], n_blocks: int) -> Iterator[list[IngestJob
         yield [job for job in jobs if job.block in chosen]
 
 
-def _result(fields: DailyFields) -> IngestResult:
+def _result(fields: DailyFields, period: tuple[int, int]) -> IngestResult:
     counts = {name: count for name, count in fields.out_of_range.items() if count}
-    short = [f"{day} ({steps} steps)" for day, steps in fields.short_days]
+    short = [
+        f"{day} ({steps} steps)"
+        for day, steps in fields.short_days
+        if period[0] <= day_index(day) < period[1]
+    ]
     return IngestResult(fields.set_aside, counts, short)
 
 

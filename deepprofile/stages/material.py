@@ -18,6 +18,7 @@ from deepprofile.stages.publication import versions
 from deepprofile.stages.recovery import error_recovery
 from deepprofile.stages.train import read_history
 from deepprofile.store import history, open_cube
+from deepprofile.store.layout import BLOCK_DAYS
 
 MAP_DEPTHS = (0.05, 0.5)
 """Depths of the two maps in metres."""
@@ -57,10 +58,11 @@ def report_inputs(context: Context, metrics: pd.DataFrame) -> ReportInputs:
 
 
 def _map_day(coefficients: xr.Dataset) -> np.datetime64:
-    """The last day with a profile in as many cells as any."""
-    there = coefficients["flag"].isin([Flag.VALID, Flag.GAP_FILLED]).sum(("y", "x")).compute()
+    """Of the last days, the last with a profile in as many cells as any."""
+    recent = coefficients["flag"].isel(time=slice(-BLOCK_DAYS, None))
+    there = recent.isin([Flag.VALID, Flag.GAP_FILLED]).sum(("y", "x")).compute()
     best = np.flatnonzero(there.values == there.values.max())[-1]
-    return np.datetime64(coefficients["time"].values[best])
+    return np.datetime64(recent["time"].values[best])
 
 
 def _profile_checks(metrics: pd.DataFrame) -> pd.DataFrame:

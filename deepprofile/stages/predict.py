@@ -10,23 +10,44 @@ from deepprofile.model.flags import Flag, flag_attributes
 from deepprofile.model.io import read_description, resident
 from deepprofile.model.prediction import margins, predict_days
 from deepprofile.recipe import Recipe
+from deepprofile.stages.bands import bands
 from deepprofile.stages.context import Context, Plan, StageError
-from deepprofile.stages.publication import publish_stage
+from deepprofile.stages.ingest import STAGE as INGEST
+from deepprofile.stages.ingest import place_of
+from deepprofile.stages.publication import (
+    fingerprint_of,
+    outstanding,
+    publish_stage,
+    require_all,
+)
 from deepprofile.store import (
+    JobFailure,
+    NotACubeError,
     Template,
     Writer,
     coefficients_template,
     done_jobs,
+    head,
     history,
     open_cube,
     read_tile,
 )
-from deepprofile.store.layout import BLOCK_DAYS, TILE_COLUMNS, TILE_ROWS, Block, Tile
-from deepprofile.store.repository import NotACubeError
+from deepprofile.store.layout import (
+    BLOCK_DAYS,
+    TILE_COLUMNS,
+    TILE_ROWS,
+    Block,
+    Tile,
+    blocks,
+    day_at,
+)
 
 STAGE = "predict"
 SPAN_BLOCKS = 6
 """Blocks that one job predicts: a year of forcing is read before the first of their days."""
+
+TORCH_MEMORY = 450_000_000
+"""Memory of a worker in bytes once torch and the model are loaded."""
 
 
 @dataclass(frozen=True)
@@ -36,58 +57,64 @@ class PredictJob:
     Attributes:
         tile: the tile.
         blocks: the blocks, consecutive.
-        n_days: length of the series of forcing; the last block may be cut short.
+        period: first day index of the forcing that is used and the one after the last.
         model: URL of the model.
-        fingerprint: of the model; a job refuses another one.
+        model_fingerprint: of the model; a job refuses another one.
         smap_l4: URL of the cube with the forcing.
         static: URL of the cube with land mask and auxiliary features.
         max_gap: gaps of at most so many days are filled.
+        fingerprint: of the model and of the blocks of forcing that are read.
     """
 
     tile: Tile
     blocks: tuple[Block, ...]
-    n_days: int
+    period: tuple[int, int]
     model: str
-    fingerprint: str
+    model_fingerprint: str
     smap_l4: str
     static: str
     max_gap: int
+    fingerprint: str
 
     @property
     def key(self) -> str:
-        """Name in the ledger; it changes when the last block grows."""
-        return f"tile {self.tile.row} {self.tile.column} days {self.days[0]} to {self.days[1]}"
+        """Name in the ledger."""
+        first, last = self.blocks[0].index, self.blocks[-1].index
+        return f"tile {self.tile.row} {self.tile.column} blocks {first} to {last}"
 
     @property
     def days(self) -> tuple[int, int]:
-        """First day index and the one after the last."""
-        return self.blocks[0].days.start, min(self.blocks[-1].days.stop, self.n_days)
+        """First day index that is predicted and the one after the last."""
+        return self.blocks[0].days.start, min(self.blocks[-1].days.stop, self.period[1])
 
 
 def run(context: Context) -> str:
-    """Predict what is not there yet with the model of this recipe."""
-    paths, recipe = context.paths, context.recipe
-    description = read_description(paths.model)
-    fingerprint = str(description["fingerprint"])
-    _refuse_other_model(paths.coefficients, fingerprint)
-    n_days = int(open_cube(paths.product("smap_l4"), chunks=None).sizes["time"])
-    matching = {"model": fingerprint, "forcing": history(paths.product("smap_l4"))[0].snapshot_id}
-    done = done_jobs(paths.coefficients, STAGE, matching)
-    jobs = [job for job in _jobs(context, n_days, fingerprint) if job.key not in done]
-    if not jobs:
-        return f"every day has its profile in {paths.coefficients} already"
-    outcome = publish_stage(
-        context,
-        paths.coefficients,
-        _template(recipe),
-        write_profiles,
-        jobs,
-        stage=STAGE,
-        what="profiles",
-        n_days=n_days - _first_block(recipe).days.start,
-        metadata=matching,
+    """Predict what is not there yet with the model of this recipe, a span of blocks a commit."""
+    url = context.paths.coefficients
+    fingerprint = str(read_description(context.paths.model)["fingerprint"])
+    _refuse_other_model(url, fingerprint)
+    jobs = outstanding(_jobs(context, fingerprint), done_jobs(url, STAGE))
+    counts: list[dict[int, int]] = []
+    failed: list[JobFailure] = []
+    for span in dict.fromkeys(job.blocks for job in jobs):
+        group = [job for job in jobs if job.blocks == span]
+        outcome = publish_stage(
+            context,
+            url,
+            _template(context.recipe),
+            write_profiles,
+            group,
+            stage=STAGE,
+            what=f"profiles {day_at(group[0].days[0])} to {day_at(group[0].days[1] - 1)}",
+            n_days=group[0].days[1] - _first_block(context.recipe).days.start,
+            metadata={"model": fingerprint},
+        )
+        counts += [result for _, result in outcome.results]
+        failed += outcome.failed
+    require_all(STAGE, failed)
+    return (
+        f"{_describe(counts)} in {url}" if jobs else f"every day has its profile in {url} already"
     )
-    return _describe([counts for _, counts in outcome.results]) + f" in {paths.coefficients}"
 
 
 def plan(recipe: Recipe) -> Plan:
@@ -99,16 +126,16 @@ def plan(recipe: Recipe) -> Plan:
     halo = sum(margins(recipe.training.window, recipe.sample.max_gap_days))
     read = n_tiles * (blocks * BLOCK_DAYS + spans * halo) * day
     written = n_tiles * blocks * BLOCK_DAYS * TILE_ROWS * TILE_COLUMNS * 41
-    memory = 3 * (SPAN_BLOCKS * BLOCK_DAYS + halo) * day
+    memory = TORCH_MEMORY + 4 * (SPAN_BLOCKS * BLOCK_DAYS + halo) * day
     return Plan(n_tiles * spans, read, written, memory, "tiles without land are left out")
 
 
 def write_profiles(writer: Writer, job: PredictJob) -> dict[int, int]:
     """Predict a tile over a span of blocks; returns how often each flag occurs."""
-    model = resident(job.model, job.fingerprint)
+    model = resident(job.model, job.model_fingerprint)
     before, after = margins(model.config.window, job.max_gap)
     start, stop = job.days
-    first, last = max(0, start - before), min(job.n_days, stop + after)
+    first, last = max(job.period[0], start - before), min(job.period[1], stop + after)
     static = open_cube(job.static, chunks=None)
     auxiliary = read_tile(static, "auxiliary", job.tile)
     land = (read_tile(static, "land", job.tile) == 1) & np.isfinite(auxiliary).all(axis=0)
@@ -144,25 +171,51 @@ def _template(recipe: Recipe) -> Template:
     )
 
 
-def _jobs(context: Context, n_days: int, fingerprint: str) -> list[PredictJob]:
+def _jobs(context: Context, fingerprint: str) -> list[PredictJob]:
     paths, recipe = context.paths, context.recipe
     land = open_cube(paths.static, chunks=None)["land"].values == 1
-    indices = range(_first_block(recipe).index, -(-n_days // BLOCK_DAYS))
+    held = int(open_cube(paths.product("smap_l4"), chunks=None).sizes["time"])
+    period = recipe.period.days.start, min(recipe.period.days.stop, held)
+    indices = range(_first_block(recipe).index, -(-period[1] // BLOCK_DAYS))
     spans = [indices[i : i + SPAN_BLOCKS] for i in range(0, len(indices), SPAN_BLOCKS)]
+    inputs = _Inputs(context, fingerprint, period)
     return [
         PredictJob(
             tile,
             tuple(Block(index) for index in span),
-            n_days,
+            period,
             paths.model,
             fingerprint,
             paths.product("smap_l4"),
             paths.static,
             recipe.sample.max_gap_days,
+            inputs.of(tile, span),
         )
         for span in spans
         for tile in recipe.tiles.land_tiles(land)
     ]
+
+
+class _Inputs:
+    """Fingerprints of what a job reads: a new or replaced day changes those of its windows only."""
+
+    def __init__(self, context: Context, model: str, period: tuple[int, int]) -> None:
+        recipe, paths = context.recipe, context.paths
+        gap = recipe.sample.max_gap_days
+        self._forcing = done_jobs(paths.product("smap_l4"), INGEST)
+        self._bands = list(bands(recipe.tiles))
+        self._margins = margins(recipe.training.window, gap)
+        self._period = period
+        self._settings = [model, head(paths.static), str(gap), str(period[0])]
+
+    def of(self, tile: Tile, span: range) -> str:
+        """Fingerprint of a tile and a span of blocks."""
+        before, after = self._margins
+        first = max(self._period[0], span[0] * BLOCK_DAYS - before)
+        last = min(self._period[1], (span[-1] + 1) * BLOCK_DAYS + after)
+        band = next(band for band in self._bands if tile in band)
+        read = [self._forcing.get(place_of(block, band), "") for block in blocks(first, last)]
+        return fingerprint_of([*self._settings, str(last), *read])
 
 
 def _refuse_other_model(url: str, fingerprint: str) -> None:

@@ -1,17 +1,19 @@
-"""How a stage publishes: progress, provenance, and what failed or was set aside, said aloud."""
+"""How stages publish: what is outstanding, progress, provenance, and what failed."""
 
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 from deepprofile import __version__
 from deepprofile.progress import meter
-from deepprofile.stages.context import Context
-from deepprofile.store import Outcome, Template, history, publish
-from deepprofile.store.jobs import Job
+from deepprofile.stages.context import Context, StageError
+from deepprofile.store import JobFailure, Outcome, Template, WritingJob, head, publish
 
+MAX_NAMED = 10
+"""Failed jobs that an error names."""
+AnyJob = TypeVar("AnyJob", bound=WritingJob)
 _LIBRARIES = ("dask", "icechunk", "numpy", "torch", "xarray", "zarr")
 
 
@@ -23,8 +25,32 @@ def versions() -> dict[str, str]:
 
 def inputs_of(cubes: Iterable[str], *settings: str) -> str:
     """Fingerprint of what a stage's result depends on: cubes as published now, and settings."""
-    parts = [f"{url} {history(url)[0].snapshot_id}" for url in cubes]
-    return sha256("\n".join([*parts, *settings]).encode()).hexdigest()[:16]
+    return fingerprint_of([*(f"{url} {head(url)}" for url in cubes), *settings])
+
+
+def fingerprint_of(parts: Iterable[str]) -> str:
+    """Short hash of some texts in their order."""
+    return sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def outstanding(jobs: Iterable[AnyJob], done: Mapping[str, str]) -> list[AnyJob]:
+    """Jobs that a cube does not hold with their fingerprint yet; see `done_jobs`."""
+    return [job for job in jobs if done.get(job.key) != job.fingerprint]
+
+
+def require_all(stage: str, failed: Sequence[JobFailure]) -> None:
+    """Stop after a stage with failed jobs: what follows would be built on holes.
+
+    Raises:
+        StageError: if any job failed; what succeeded is published.
+    """
+    if failed:
+        named = "\n".join(f"  {failure.job.key}: {failure.error}" for failure in failed[:MAX_NAMED])
+        more = f"\n  and {len(failed) - MAX_NAMED} more" if len(failed) > MAX_NAMED else ""
+        raise StageError(
+            f"{stage}: {len(failed)} jobs failed; the others are published.\n{named}{more}\n"
+            "Run the stage again to repeat these; `deepprofile inspect` lists them."
+        )
 
 
 def publish_stage(
@@ -32,7 +58,7 @@ def publish_stage(
     url: str,
     template: Template,
     function: Callable[..., Any],
-    jobs: Sequence[Job],
+    jobs: Sequence[WritingJob],
     *,
     stage: str,
     what: str,
@@ -40,7 +66,7 @@ def publish_stage(
     metadata: Mapping[str, Any] | None = None,
     summarise: Callable[[list[tuple[Any, Any]]], Mapping[str, Any]] | None = None,
 ) -> Outcome:
-    """Publish the jobs of a stage with progress, and print those that failed.
+    """Publish the jobs of a stage with progress and provenance.
 
     Args:
         context: the running recipe.
@@ -56,7 +82,7 @@ def publish_stage(
     """
     recipe = context.recipe
     with meter(context.console, what, len(jobs)) as progress:
-        outcome = publish(
+        return publish(
             url,
             template,
             n_days,
@@ -73,10 +99,3 @@ def publish_stage(
             summarise=summarise,
             on_progress=lambda done, _: progress.update(done),
         )
-    for failure in outcome.failed:
-        context.console.print(
-            f"  [red]failed[/red] {failure.job.key}: {failure.error}. "
-            "The rest is published; run the stage again to repeat this job.",
-            highlight=False,
-        )
-    return outcome

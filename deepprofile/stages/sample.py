@@ -13,7 +13,12 @@ from deepprofile.profile import Layer
 from deepprofile.recipe import Recipe
 from deepprofile.stages.cells import select_cells
 from deepprofile.stages.context import Context, Plan, StageError
-from deepprofile.stages.publication import inputs_of, publish_stage
+from deepprofile.stages.publication import (
+    inputs_of,
+    outstanding,
+    publish_stage,
+    require_all,
+)
 from deepprofile.stages.stations import prepare_ground_truth
 from deepprofile.store import (
     Template,
@@ -38,38 +43,40 @@ class SampleJob:
         first: position of its first cell in the samples cube.
         rows: global rows of its cells.
         columns: global columns.
-        n_days: length of the series.
+        days: first day index of the period and the one after the last, where the series end;
+            what lies before the first is left out.
         cubes: URL of each target product's cube, by product, in order of the layers.
         smap_l4: URL of the cube with the forcing.
         static: URL of the cube with the auxiliary features.
         collocation: URL of the cube with the weights.
+        fingerprint: of the cubes read, the cells and the settings.
     """
 
     tile: Tile
     first: int
     rows: tuple[int, ...]
     columns: tuple[int, ...]
-    n_days: int
+    days: tuple[int, int]
     cubes: Mapping[str, str]
     smap_l4: str
     static: str
     collocation: str
+    fingerprint: str
 
     @property
     def key(self) -> str:
         """Name in the ledger."""
-        return f"tile {self.tile.row} {self.tile.column}: {len(self.rows)} cells"
+        return f"tile {self.tile.row} {self.tile.column}"
 
 
 def run(context: Context) -> str:
     """Choose the cells and extract their series, where this is not done for these inputs."""
     stations = prepare_ground_truth(context)
     cells = _cells(context, stations)
-    url, matching = context.paths.samples, {"inputs": _inputs(context)}
-    done = done_jobs(url, STAGE, matching)
-    jobs = [job for job in _jobs(context, cells) if job.key not in done]
+    url = context.paths.samples
+    jobs = outstanding(_jobs(context, cells), done_jobs(url, STAGE))
     if jobs:
-        publish_stage(
+        outcome = publish_stage(
             context,
             url,
             _template(context, cells),
@@ -78,8 +85,8 @@ def run(context: Context) -> str:
             stage=STAGE,
             what="series of cells",
             n_days=context.recipe.period.days.stop,
-            metadata=matching,
         )
+        require_all(STAGE, outcome.failed)
     counts = cells.value_counts(["cell_class", "split"]).reset_index(name="n").sort_values("split")
     return ", ".join(
         f"{line.n} {line.cell_class} cells for {line.split}" for line in counts.itertuples()
@@ -103,8 +110,8 @@ def write_series(writer: Writer, job: SampleJob) -> int:
     where = job.rows, job.columns
     series = read_cells(job.smap_l4, "forcing", *where)
     moisture = [read_cells(url, "soil_moisture", *where) for url in job.cubes.values()]
-    target = np.concatenate([_fit(values, job.n_days) for values in moisture], axis=2)
-    writer.write("series", cells, _time_last(_fit(series, job.n_days)))
+    target = np.concatenate([_fit(values, job.days) for values in moisture], axis=2)
+    writer.write("series", cells, _time_last(_fit(series, job.days)))
     writer.write("auxiliary", cells, read_cells(job.static, "auxiliary", *where))
     writer.write("target", cells, _time_last(target))
     writer.write("weight", cells, _layer_weights(job))
@@ -126,11 +133,13 @@ def _layer_weights(job: SampleJob) -> NDArray[np.float32]:
     return np.asarray(weight[:, position] * thickness, dtype=np.float32)
 
 
-def _fit(values: NDArray[np.float32], n_days: int) -> NDArray[np.float32]:
-    """Values (cells, time, …) on ``n_days``: cut, or missing at the end."""
-    short = max(0, n_days - values.shape[1])
+def _fit(values: NDArray[np.float32], days: tuple[int, int]) -> NDArray[np.float32]:
+    """Values (cells, time, …) up to the end of the period, missing before its start."""
+    short = max(0, days[1] - values.shape[1])
     padding = [(0, 0), (0, short), *[(0, 0)] * (values.ndim - 2)]
-    return np.pad(values[:, :n_days], padding, constant_values=np.nan)
+    fitted = np.pad(values[:, : days[1]], padding, constant_values=np.nan)
+    fitted[:, : days[0]] = np.nan
+    return fitted
 
 
 def _time_last(values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -164,6 +173,7 @@ def _cells(context: Context, stations: pd.DataFrame) -> pd.DataFrame:
 def _jobs(context: Context, cells: pd.DataFrame) -> list[SampleJob]:
     paths, recipe = context.paths, context.recipe
     cubes = {name: paths.product(name) for name in recipe.collocation.products}
+    inputs = _inputs(context)
     owners = [
         Tile(row // TILE_ROWS, column // TILE_COLUMNS)
         for row, column in zip(cells["row"].tolist(), cells["column"].tolist(), strict=True)
@@ -174,11 +184,12 @@ def _jobs(context: Context, cells: pd.DataFrame) -> list[SampleJob]:
             owners.index(tile),
             tuple(group["row"].tolist()),
             tuple(group["column"].tolist()),
-            recipe.period.days.stop,
+            (recipe.period.days.start, recipe.period.days.stop),
             cubes,
             paths.product("smap_l4"),
             paths.static,
             paths.collocation,
+            inputs,
         )
         for tile in dict.fromkeys(owners)
         for group in [cells[[owner == tile for owner in owners]]]

@@ -6,10 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepprofile.products import Granule, SmapL4
+from deepprofile.products.files import file_name, file_tags
 from deepprofile.products.terrain import terrain_features
 from deepprofile.stages.bands import bands
 from deepprofile.stages.context import Context, StageError
-from deepprofile.stages.publication import publish_stage
+from deepprofile.stages.publication import (
+    fingerprint_of,
+    outstanding,
+    publish_stage,
+    require_all,
+)
 from deepprofile.store import Writer, done_jobs, open_cube, static_template
 from deepprofile.store.layout import Region, day_at
 
@@ -20,11 +26,19 @@ SAMPLE_GRANULES = 8
 
 @dataclass(frozen=True)
 class StaticJob:
-    """A band of tile rows."""
+    """A band of tile rows.
+
+    Attributes:
+        band: the tile rows.
+        granules: granules of SMAP L4 that show which cells are land.
+        terrain: URLs of the DEMs, the preferred first.
+        fingerprint: of these files.
+    """
 
     band: Region
     granules: tuple[Granule, ...]
     terrain: tuple[str, ...]
+    fingerprint: str
 
     @property
     def key(self) -> str:
@@ -39,27 +53,21 @@ def publish_static(context: Context) -> NDArray[np.bool_]:
         The land mask of the recipe's region.
 
     Raises:
-        StageError: if no cell is land or some have no elevation.
+        StageError: if no cell is land, a DEM is not there or a job failed.
     """
-    recipe, url = context.recipe, context.paths.static
-    done = done_jobs(url, STAGE)
-    missing = [band for band in bands(recipe.tiles) if StaticJob(band, (), ()).key not in done]
-    if missing:
-        days = recipe.period.days
-        granules, _ = SmapL4().granules(
-            recipe.products["smap_l4"].url, day_at(days.start), day_at(days.stop)
-        )
-        sample = tuple(granules[:SAMPLE_GRANULES])
-        jobs = [StaticJob(band, sample, tuple(recipe.terrain.urls)) for band in missing]
+    url = context.paths.static
+    jobs = outstanding(_jobs(context), done_jobs(url, STAGE))
+    if jobs:
         outcome = publish_stage(
             context,
             url,
-            static_template(recipe.tiles),
+            static_template(context.recipe.tiles),
             write_static,
             jobs,
             stage=STAGE,
             what="land mask and terrain",
         )
+        require_all(STAGE, outcome.failed)
         for job, without in outcome.results:
             if without:
                 context.console.print(
@@ -75,6 +83,29 @@ def publish_static(context: Context) -> NDArray[np.bool_]:
             "Check region and products.smap_l4.url in the recipe."
         )
     return land
+
+
+def _jobs(context: Context) -> list[StaticJob]:
+    """One job a band; the first granules of the archive and the DEMs decide what it writes."""
+    recipe = context.recipe
+    source, days = recipe.products["smap_l4"].url, recipe.period.days
+    granules, _ = SmapL4().granules(source, day_at(days.start), day_at(days.stop))
+    sample, terrain = tuple(granules[:SAMPLE_GRANULES]), tuple(recipe.terrain.urls)
+    tags = file_tags(source)
+    names = [file_name(granule.url) for granule in sample]
+    relief = [_relief(url) for url in terrain]
+    fingerprint = fingerprint_of([*(f"{name} {tags[name]}" for name in names), *relief])
+    return [StaticJob(band, sample, terrain, fingerprint) for band in bands(recipe.tiles)]
+
+
+def _relief(url: str) -> str:
+    tags = file_tags(url)
+    if not tags:
+        raise StageError(
+            f"terrain.urls: there is no elevation model at {url}. Expected a netCDF file with "
+            "elevation(latitude, longitude) in metres."
+        )
+    return str(sorted(tags.items()))
 
 
 def write_static(writer: Writer, job: StaticJob) -> int:

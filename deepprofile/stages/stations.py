@@ -1,7 +1,6 @@
 """Ground truth of a recipe's station archives, read once and kept as a Zarr store."""
 
 import json
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,8 +10,10 @@ import zarr
 from deepprofile.evaluation.ground_truth import ground_truth, not_grouped
 from deepprofile.evaluation.reference import cell_table
 from deepprofile.evaluation.stations import merge_records, read_archive
+from deepprofile.products.files import file_tags
 from deepprofile.recipe import Recipe
 from deepprofile.stages.context import Context
+from deepprofile.stages.publication import fingerprint_of
 from deepprofile.stages.remote import Report, run_on_worker
 from deepprofile.store.layout import day_at
 
@@ -30,7 +31,8 @@ def prepare_ground_truth(context: Context) -> pd.DataFrame:
         return pd.DataFrame({name: [] for name in STATION_COLUMNS}).astype(
             {"row": int, "column": int}
         )
-    digest = recipe.digest("stations", "ground_truth", "period")
+    tags = [str(sorted(file_tags(archive).items())) for archive in recipe.stations.urls]
+    digest = fingerprint_of([recipe.digest("stations", "ground_truth", "period"), *tags])
     if _digest(url) != digest:
         rejected = run_on_worker(context, "reading station archives", _read, recipe, url, digest)
         for item in rejected[:10]:
@@ -43,8 +45,8 @@ def prepare_ground_truth(context: Context) -> pd.DataFrame:
 
 
 def open_ground_truth(url: str) -> xr.Dataset:
-    """The ground truth, see `deepprofile.evaluation.ground_truth`; small enough for memory."""
-    dataset: xr.Dataset = xr.open_zarr(url, chunks=None, consolidated=False).load()
+    """The ground truth, see `deepprofile.evaluation.ground_truth`; read where it is indexed."""
+    dataset: xr.Dataset = xr.open_zarr(url, chunks=None, consolidated=False)
     texts = {
         name: (coordinate.dims, np.array(coordinate.values.tolist(), dtype=str))
         for name, coordinate in dataset.coords.items()
@@ -55,7 +57,7 @@ def open_ground_truth(url: str) -> xr.Dataset:
 
 def _digest(url: str) -> str:
     try:
-        return str(zarr.open_group(url, mode="r").attrs.get("recipe", ""))
+        return str(zarr.open_group(url, mode="r").attrs.get("inputs", ""))
     except FileNotFoundError:
         return ""
 
@@ -80,8 +82,9 @@ def _read(report: Report, recipe: Recipe, url: str, digest: str) -> list[dict[st
         {"path": str(path), "reason": "its depth belongs to no depth group"}
         for path in not_grouped(records)["path"]
     ]
-    attributes: dict[str, Any] = {"recipe": digest, "rejected": json.dumps(rejected + outside)}
+    noted = json.dumps(rejected + outside)
     texts = {name: c.astype(object) for name, c in truth.coords.items() if c.dtype.kind == "U"}
     truth = truth.assign_coords(texts)
-    truth.assign_attrs(attributes).to_zarr(url, mode="w", consolidated=False, zarr_format=3)
+    truth.assign_attrs(rejected=noted).to_zarr(url, mode="w", consolidated=False, zarr_format=3)
+    zarr.open_group(url, mode="r+").attrs["inputs"] = digest  # last: it vouches for the values
     return rejected

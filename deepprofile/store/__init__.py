@@ -2,7 +2,7 @@
 
 from deepprofile.store.cube import open_cube
 from deepprofile.store.inspect import Summary, describe, render
-from deepprofile.store.jobs import Job, JobError, JobFailure, check_memory, run_jobs
+from deepprofile.store.jobs import Job, JobError, JobFailure, WritingJob, check_memory, run_jobs
 from deepprofile.store.kinds import (
     coefficients_template,
     collocation_template,
@@ -12,7 +12,7 @@ from deepprofile.store.kinds import (
     static_template,
 )
 from deepprofile.store.layout import Block, Region, Tile
-from deepprofile.store.ledger import Commit, done_jobs, history
+from deepprofile.store.ledger import Commit, done_jobs, head, history
 from deepprofile.store.memory import job_memory
 from deepprofile.store.read import layers_of, read_cells, read_tile
 from deepprofile.store.repository import (
@@ -44,11 +44,13 @@ __all__ = [
     "Tile",
     "WriteError",
     "Writer",
+    "WritingJob",
     "check_memory",
     "coefficients_template",
     "collocation_template",
     "describe",
     "done_jobs",
+    "head",
     "history",
     "job_memory",
     "layers_of",

@@ -33,6 +33,14 @@ class Job(Protocol):
         """Name of the job, unique in its stage and the same in every run."""
 
 
+class WritingJob(Job, Protocol):
+    """A job that writes to a cube and stands in its ledger: the key names what it writes."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What it writes from which inputs, by which settings; another one means: do it again."""
+
+
 @dataclass(frozen=True)
 class JobFailure:
     """A job that failed for good.

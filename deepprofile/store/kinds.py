@@ -147,8 +147,8 @@ def collocation_template(
     per_product = {
         "weight": ("weight of the product; the weights of a cell sum to 1", "1"),
         "error_variance": ("variance of the product's random error", "m6 m-6"),
-        "sensitivity": ("sensitivity to the common signal", "1"),
-        "signal_to_noise": ("ratio of the variances of signal and error", "1"),
+        "sensitivity": ("variance of the common signal as the product shows it", "m6 m-6"),
+        "signal_to_noise": ("ratio of the variances of signal and error", "dB"),
     }
     if bootstrap:
         per_product["error_variance_std"] = ("sampling error of the error variance", "m6 m-6")

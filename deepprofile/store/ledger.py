@@ -17,14 +17,23 @@ class Commit:
         snapshot_id: the snapshot that the commit made; `open_cube` opens it.
         time: when it was made, UTC.
         message: one line.
-        metadata: what the publication noted: ``stage``, ``extent``, ``done``, ``failed`` and
-            what its stage added.
+        metadata: what the publication noted: ``stage``, ``extent``, ``done`` (fingerprint of
+            each job by its key), ``failed`` and what its stage added.
     """
 
     snapshot_id: str
     time: datetime
     message: str
     metadata: Mapping[str, Any]
+
+
+def head(url: str | Path) -> str:
+    """Identity of the snapshot that readers of a cube see now.
+
+    Raises:
+        NotACubeError: if there is no cube.
+    """
+    return str(open_repository(url).lookup_branch(MAIN))
 
 
 def history(url: str | Path) -> list[Commit]:
@@ -40,25 +49,21 @@ def history(url: str | Path) -> list[Commit]:
     ]
 
 
-def done_jobs(url: str | Path, stage: str, matching: Mapping[str, Any] | None = None) -> set[str]:
-    """Keys of the jobs of a stage whose results are published; none where there is no cube.
+def done_jobs(url: str | Path, stage: str) -> dict[str, str]:
+    """What the cube holds of a stage: key of each published job and its latest fingerprint.
 
-    Args:
-        url: URL of the cube.
-        stage: name of the stage.
-        matching: further metadata that a commit must have to count, such as the recipe's hash.
+    A job is done for certain inputs only if its latest fingerprint is theirs; an earlier one may
+    have been written over since. Empty where there is no cube.
     """
-    wanted = {"stage": stage, **(matching or {})}
     try:
         commits = history(url)
     except NotACubeError:
-        return set()
-    return {
-        key
-        for commit in commits
-        if all(commit.metadata.get(name) == value for name, value in wanted.items())
-        for key in commit.metadata.get("done", ())
-    }
+        return {}
+    done: dict[str, str] = {}
+    for commit in reversed(commits):
+        if commit.metadata.get("stage") == stage:
+            done |= commit.metadata.get("done", {})
+    return done
 
 
 def open_failures(commits: list[Commit]) -> dict[str, str]:

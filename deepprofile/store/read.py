@@ -36,7 +36,7 @@ def read_tile(
         ValueError: if the tile or the days lie outside the cube.
     """
     variable, region = _opened(cube, array)
-    if tile not in set(region.tiles()):
+    if tile not in region:
         raise ValueError(f"{tile} lies outside the cube's {region}")
     rows, columns = region.local(tile)
     selected = variable.isel(y=rows, x=columns)

@@ -17,7 +17,7 @@ import xarray as xr
 from distributed import Client
 
 from deepprofile.store.cube import open_session
-from deepprofile.store.jobs import Job, JobFailure, Progress, run_jobs
+from deepprofile.store.jobs import Job, JobFailure, Progress, WritingJob, run_jobs
 from deepprofile.store.layout import BLOCK_DAYS, day_at
 from deepprofile.store.repository import (
     MAIN,
@@ -74,7 +74,7 @@ def publish(
     template: Template,
     n_days: int | None,
     function: JobFunction,
-    jobs: Sequence[Job],
+    jobs: Sequence[WritingJob],
     *,
     client: Client,
     message: str,
@@ -133,13 +133,13 @@ def publish(
             **metadata,
             **(summarise(results) if summarise else {}),
             "extent": extent,
-            "done": [job.key for job, _ in written],
+            "done": {job.key: job.fingerprint for job, _ in written},
             "failed": [{"job": failure.job.key, "error": failure.error} for failure in failed],
         }
         snapshot = _commit(url, session, [part for _, part in written], message, ledger)
         _audit(repository, url, snapshot, [part for _, part in written], audit)
         _move_main(repository, url, snapshot, head)
-    return Outcome(snapshot, ledger["done"], failed, results)
+    return Outcome(snapshot, list(ledger["done"]), failed, results)
 
 
 def _run_job(job: Job, function: JobFunction, fork: bytes) -> _Written:

@@ -89,7 +89,7 @@ class Writer:
             self.written.append((array, shard))
 
     def _local(self, tile: Tile) -> tuple[slice, slice]:
-        if tile not in set(self.region.tiles()):
+        if tile not in self.region:
             raise WriteError(f"{tile} lies outside the cube's {self.region}")
         return self.region.local(tile)
 
