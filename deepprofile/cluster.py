@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 
 import dask
 import yaml
+from dask.utils import parse_bytes
 from distributed import Client
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 LOCAL = "local"
 CONNECT_SECONDS = 10
@@ -45,6 +46,13 @@ class LocalSpec(BaseModel):
     workers: Annotated[int, Field(ge=1)] | None = None
     threads_per_worker: Annotated[int, Field(ge=1)] = 1
     memory_limit: str = "auto"
+
+    @field_validator("memory_limit")
+    @classmethod
+    def _a_size(cls, value: str) -> str:
+        if value != "auto":
+            parse_bytes(value)
+        return value
 
     def connect(self) -> Client:
         """Start the worker processes."""

@@ -1,21 +1,35 @@
 """Recipes: what to run, as one validated YAML file."""
 
 import json
+import re
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from deepprofile.products import PRODUCTS
 from deepprofile.profile import N_COEFFICIENTS
 from deepprofile.store.layout import EPOCH, Region, day_index
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
-Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, strict=True)]
+Seed = Annotated[int, Field(ge=0, strict=True)]
+PLACEHOLDER = re.compile(r"\{\w+\}")
+DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+MAX_NAMED = 10
+"""Files that a message names."""
+POOLING = 40
+"""Days that the network's four stages pool into one: a window is a multiple of it."""
 
 
 class RecipeError(ValueError):
@@ -55,6 +69,13 @@ class Period(_Section):
 
     start: date = EPOCH
     end: date
+
+    @field_validator("start", "end", mode="before")
+    @classmethod
+    def _written_as_a_date(cls, value: object) -> object:
+        if not isinstance(value, str | date) or not DATE.fullmatch(str(value)):
+            raise ValueError(f"found {value!r}; expected a day as YYYY-MM-DD, such as 2016-02-29")
+        return value
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -145,7 +166,7 @@ class Sample(_Section):
 class Training(_Section):
     """Network and training; the defaults are the paper's."""
 
-    window: Count = 360
+    window: Annotated[int, Field(ge=POOLING, multiple_of=POOLING, strict=True)] = 360
     n_coefficients: Annotated[int, Field(ge=2, le=20)] = N_COEFFICIENTS
     smoothness: Annotated[float, Field(ge=0.0)] = 2e-4
     epochs: Count = 50
@@ -159,6 +180,11 @@ class Training(_Section):
     def _average(self) -> Self:
         if self.average_last > self.epochs:
             raise ValueError(f"average_last {self.average_last} exceeds epochs {self.epochs}")
+        if self.samples_per_epoch is not None and self.samples_per_epoch < self.batch_size:
+            raise ValueError(
+                f"samples_per_epoch {self.samples_per_epoch} is less than one batch of "
+                f"{self.batch_size}"
+            )
         return self
 
 
@@ -194,6 +220,16 @@ class Recipe(_Section):
             raise ValueError(f"products: {unknown} have no reader; there are {sorted(PRODUCTS)}")
         if "smap_l4" not in self.products:
             raise ValueError("products: smap_l4 is missing; the network reads its variables")
+        if len(set(self.collocation.products)) != 3:
+            raise ValueError("collocation.products: expected three different products")
+        n_days = self.period.days.stop - self.period.days.start
+        if n_days < self.collocation.min_samples:
+            raise ValueError(
+                f"period has {n_days} days, fewer than collocation.min_samples "
+                f"{self.collocation.min_samples}: no cell could be valid"
+            )
+        if self.region is not None:
+            _ = self.tiles
         absent = [p for p in self.collocation.products if p not in self.products]
         if absent:
             raise ValueError(f"collocation.products: {absent} are not among products")
@@ -234,12 +270,13 @@ def load_recipe(path: str | Path) -> Recipe:
     """
     file = Path(path)
     try:
-        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+        document = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
-        found = sorted(str(p) for p in file.parent.glob("*.yaml")) if file.parent.is_dir() else []
         raise RecipeError(
-            f"{file}: can't be read ({error.strerror}). Recipes in that folder: {found or 'none'}"
+            f"{file}: can't be read ({error.strerror}). {_neighbours(file.parent)}"
         ) from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{file}: is not UTF-8 text ({error}). Save it as UTF-8.") from error
     except yaml.YAMLError as error:
         raise RecipeError(f"{file}: is not valid YAML: {error}") from error
     if not isinstance(document, dict):
@@ -248,6 +285,37 @@ def load_recipe(path: str | Path) -> Recipe:
         return Recipe.model_validate(_resolve(document))
     except ValidationError as error:
         raise RecipeError(_explain(file, error)) from error
+    except ValueError as error:
+        raise RecipeError(f"{file}: {error}") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which dates stay text, so that impossible ones are explained, and keys are unique."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping; a key that stands twice would silently lose one of its values."""
+        keys = [str(key.value) for key, _ in node.value]
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        if twice:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"key {twice[0]!r} stands twice", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _neighbours(folder: Path) -> str:
+    """The recipes of a folder, for the message about one that is not there."""
+    names = sorted(path.name for path in folder.glob("*.yaml")) if folder.is_dir() else []
+    if not names:
+        return f"There is no recipe in {folder}."
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return f"Recipes in {folder}: {', '.join(names[:MAX_NAMED])}{more}."
 
 
 def _resolve(document: dict[str, Any]) -> dict[str, Any]:
@@ -259,7 +327,10 @@ def _resolve(document: dict[str, Any]) -> dict[str, Any]:
 
     def fill(value: Any) -> Any:
         if isinstance(value, str):
-            return value.replace("{root}", root)
+            filled = value.replace("{root}", root)
+            if PLACEHOLDER.search(filled):
+                raise ValueError(f"{value!r} has an unknown placeholder; there is only {{root}}")
+            return filled
         if isinstance(value, dict):
             return {key: fill(item) for key, item in value.items()}
         if isinstance(value, list):

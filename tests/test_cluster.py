@@ -27,6 +27,7 @@ def test_local_file_starts_spawned_workers_and_an_address_joins_them(tmp_path):
     [
         ("kind: slrm", ["kind", "slrm", "local"]),
         ("workers: 0", ["workers", "0"]),
+        ("memory_limit: lots", ["memory_limit", "lots"]),
         ("wrkers: 1", ["wrkers", "Allowed keys", "workers"]),
         ("[", ["not valid YAML"]),
     ],

@@ -59,6 +59,15 @@ def test_days_of_a_period_include_its_end(tmp_path):
         ({"training": {"epochs": "ten"}}, ["training.epochs", "'ten'", "integer"]),
         ({"training": {"epochs": 3}}, ["training", "average_last 5 exceeds epochs 3"]),
         ({"period": {"end": "2016-02-30"}}, ["period.end", "2016-02-30"]),
+        ({"period": {"end": 20160230}}, ["period.end", "20160230", "YYYY-MM-DD"]),
+        ({"period": {"end": "2015-05-30"}}, ["61 days", "min_samples 100"]),
+        ({"training": {"epochs": True}}, ["training.epochs", "True", "integer"]),
+        ({"training": {"learning_rate": float("inf")}}, ["training.learning_rate", "finite"]),
+        ({"training": {"window": 4}}, ["training.window", "40"]),
+        ({"training": {"samples_per_epoch": 20}}, ["less than one batch of 128"]),
+        ({"collocation": {"products": ["gldas", "gldas", "smap_l4"]}}, ["three different"]),
+        ({"region": {"south": 86, "north": 89}}, ["grid"]),
+        ({"terrain": {"urls": ["{rot}/dem.nc"]}}, ["{rot}", "{root}"]),
         ({"period": {"start": "2014-01-01", "end": "2016-01-01"}}, ["period", "2015-03-31"]),
         ({"period": {"end": "2015-03-30"}}, ["period", "before start"]),
         ({"region": {"west": 5, "east": 1}}, ["region", "west < east"]),
@@ -73,6 +82,28 @@ def test_a_wrong_key_or_value_is_named(tmp_path, changes, words):
         load_recipe(write(tmp_path, **changes))
     for word in ["recipe.yaml", *words]:
         assert word in str(error.value)
+
+
+@pytest.mark.parametrize("end", ["2015-02-31", "2016-13-01", "tomorrow"])
+def test_an_impossible_date_without_quotes_is_named(tmp_path, end):
+    path = write(tmp_path)
+    path.write_text(path.read_text().replace("'2016-03-30'", end))
+    with pytest.raises(RecipeError, match=rf"period\.end: .*{end}"):
+        load_recipe(path)
+
+
+def test_a_key_that_stands_twice_is_named(tmp_path):
+    path = write(tmp_path)
+    path.write_text(path.read_text() + "name: other\n")
+    with pytest.raises(RecipeError, match="key 'name' stands twice"):
+        load_recipe(path)
+
+
+def test_a_file_in_another_encoding_is_named(tmp_path):
+    path = tmp_path / "latin.yaml"
+    path.write_bytes("name: Türkei".encode("latin-1"))
+    with pytest.raises(RecipeError, match=r"latin\.yaml: is not UTF-8"):
+        load_recipe(path)
 
 
 def test_a_missing_file_names_the_recipes_that_exist(tmp_path):

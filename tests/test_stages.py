@@ -244,8 +244,14 @@ def test_a_profile_of_another_model_is_refused(finished, tmp_path, client):
     for part in ("cubes", "model"):
         shutil.copytree(Path(finished.recipe.root) / part, root / part)
     other = context_of(tmp_path, client, training={**RECIPE["training"], "seed": 9})
-    stages.run(["train"], other)
-    with pytest.raises(StageError, match="holds profiles of the model"):
+    before = (root / "model" / "model.json").read_bytes()
+    with pytest.raises(StageError, match=r"holds profiles of the model .* training makes another"):
+        stages.run(["train"], other)
+    assert (root / "model" / "model.json").read_bytes() == before
+    model = dp.load_model(str(root / "model"))
+    model.heads.bias_out.data += 0.01
+    dp.save_model(model, str(root / "model"))
+    with pytest.raises(StageError, match=r"holds profiles of the model .* the recipe's model is"):
         stages.run(["predict"], other)
 
 

@@ -14,6 +14,7 @@ from deepprofile.stages.bands import bands
 from deepprofile.stages.context import Context, Plan, StageError
 from deepprofile.stages.ingest import STAGE as INGEST
 from deepprofile.stages.ingest import place_of
+from deepprofile.stages.models import refuse_other_model
 from deepprofile.stages.publication import (
     fingerprint_of,
     outstanding,
@@ -22,13 +23,11 @@ from deepprofile.stages.publication import (
 )
 from deepprofile.store import (
     JobFailure,
-    NotACubeError,
     Template,
     Writer,
     coefficients_template,
     done_jobs,
     head,
-    history,
     open_cube,
     read_tile,
 )
@@ -92,7 +91,7 @@ def run(context: Context) -> str:
     """Predict what is not there yet with the model of this recipe, a span of blocks a commit."""
     url = context.paths.coefficients
     fingerprint = str(read_description(context.paths.model)["fingerprint"])
-    _refuse_other_model(url, fingerprint)
+    refuse_other_model(url, fingerprint)
     jobs = outstanding(_jobs(context, fingerprint), done_jobs(url, STAGE))
     counts: list[dict[int, int]] = []
     failed: list[JobFailure] = []
@@ -216,20 +215,6 @@ class _Inputs:
         band = next(band for band in self._bands if tile in band)
         read = [self._forcing.get(place_of(block, band), "") for block in blocks(first, last)]
         return fingerprint_of([*self._settings, str(last), *read])
-
-
-def _refuse_other_model(url: str, fingerprint: str) -> None:
-    try:
-        commits = history(url)
-    except NotACubeError:
-        return
-    others = {str(c.metadata["model"]) for c in commits if "model" in c.metadata} - {fingerprint}
-    if others:
-        raise StageError(
-            f"{url}: holds profiles of the model {', '.join(sorted(others))}, but the recipe's "
-            f"model is {fingerprint}. Profiles of two models don't belong in one cube: remove the "
-            "cube, or give the recipe another root."
-        )
 
 
 def _describe(results: Sequence[dict[int, int]]) -> str:

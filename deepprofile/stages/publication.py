@@ -10,6 +10,7 @@ from deepprofile import __version__
 from deepprofile.progress import meter
 from deepprofile.stages.context import Context, StageError
 from deepprofile.store import JobFailure, Outcome, Template, WritingJob, head, publish
+from deepprofile.store.transaction import Audit
 
 MAX_NAMED = 10
 """Failed jobs that an error names."""
@@ -65,6 +66,7 @@ def publish_stage(
     n_days: int | None = None,
     metadata: Mapping[str, Any] | None = None,
     summarise: Callable[[list[tuple[Any, Any]]], Mapping[str, Any]] | None = None,
+    audit: Audit | None = None,
 ) -> Outcome:
     """Publish the jobs of a stage with progress and provenance.
 
@@ -79,6 +81,7 @@ def publish_stage(
         n_days: length of the time axis, see `deepprofile.store.publish`.
         metadata: more for the ledger.
         summarise: see `deepprofile.store.publish`.
+        audit: see `deepprofile.store.publish`.
     """
     recipe = context.recipe
     with meter(context.console, what, len(jobs)) as progress:
@@ -97,5 +100,6 @@ def publish_stage(
                 **(metadata or {}),
             },
             summarise=summarise,
+            audit=audit,
             on_progress=lambda done, _: progress.update(done),
         )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
 from deepprofile.products import Granule, SmapL4
@@ -53,7 +54,8 @@ def publish_static(context: Context) -> NDArray[np.bool_]:
         The land mask of the recipe's region.
 
     Raises:
-        StageError: if no cell is land, a DEM is not there or a job failed.
+        PublicationError: if no cell is land.
+        StageError: if a DEM is not there or a job failed.
     """
     url = context.paths.static
     jobs = outstanding(_jobs(context), done_jobs(url, STAGE))
@@ -66,6 +68,7 @@ def publish_static(context: Context) -> NDArray[np.bool_]:
             jobs,
             stage=STAGE,
             what="land mask and terrain",
+            audit=_no_land,
         )
         require_all(STAGE, outcome.failed)
         for job, without in outcome.results:
@@ -76,13 +79,7 @@ def publish_static(context: Context) -> NDArray[np.bool_]:
                     "terrain.urls.",
                     highlight=False,
                 )
-    land = np.asarray(open_cube(url, chunks=None)["land"].values == 1)
-    if not land.any():
-        raise StageError(
-            f"{url}: no cell of the region is land in the first granules of SMAP L4. "
-            "Check region and products.smap_l4.url in the recipe."
-        )
-    return land
+    return np.asarray(open_cube(url, chunks=None)["land"].values == 1)
 
 
 def _jobs(context: Context) -> list[StaticJob]:
@@ -96,6 +93,17 @@ def _jobs(context: Context) -> list[StaticJob]:
     relief = [_relief(url) for url in terrain]
     fingerprint = fingerprint_of([*(f"{name} {tags[name]}" for name in names), *relief])
     return [StaticJob(band, sample, terrain, fingerprint) for band in bands(recipe.tiles)]
+
+
+def _no_land(cube: xr.Dataset) -> list[str]:
+    """What is wrong with a static cube as a whole."""
+    if (cube["land"].values == 1).any():
+        return []
+    return [
+        f"no cell of the region is land in the first {SAMPLE_GRANULES} granules of SMAP L4. "
+        "Check region and products.smap_l4.url in the recipe, and whether these granules can "
+        "be read."
+    ]
 
 
 def _relief(url: str) -> str:

@@ -15,6 +15,7 @@ from deepprofile.model.training import TrainingConfig, train
 from deepprofile.profile import Layer
 from deepprofile.recipe import Recipe
 from deepprofile.stages.context import Context, Plan, StageError
+from deepprofile.stages.models import refuse_other_model
 from deepprofile.stages.publication import inputs_of, versions
 from deepprofile.stages.remote import Report, run_on_worker
 from deepprofile.store import layers_of, open_cube
@@ -29,6 +30,7 @@ def run(context: Context) -> str:
     inputs = inputs_of([paths.samples], recipe.digest("training", "sample"))
     if _trained_on(paths.model) == inputs:
         return f"this model lies in {paths.model} already"
+    refuse_other_model(paths.coefficients, None)
     summary = run_on_worker(context, "training", _train, recipe, paths.samples, paths.model, inputs)
     return f"{summary}; model in {paths.model}"
 

@@ -68,7 +68,8 @@ class Summary:
         holes: shards that are missing although their tile (or cell) has others.
         stored_bytes: bytes of all snapshots in the store.
         failures: jobs that failed and have not succeeded since, with their errors.
-        set_aside: granules that were left out, with the reason.
+        set_aside: granules that were left out at some time, with the reason.
+        short_days: days that had too few time steps at some time and are missing.
         commits: the ledger, the newest first.
     """
 
@@ -82,6 +83,7 @@ class Summary:
     stored_bytes: int
     failures: dict[str, str]
     set_aside: list[dict[str, Any]]
+    short_days: list[str]
     commits: list[Commit] = field(repr=False)
 
 
@@ -110,7 +112,10 @@ def describe(url: str | Path) -> Summary:
         holes=_holes(arrays, shards),
         stored_bytes=stored.native_bytes + stored.inlined_bytes,
         failures=open_failures(commits),
-        set_aside=[granule for c in commits for granule in c.metadata.get("set_aside", ())],
+        set_aside=_distinct(
+            granule for c in commits for granule in c.metadata.get("set_aside", ())
+        ),
+        short_days=sorted({day for c in commits for day in c.metadata.get("short_days", ())}),
         commits=commits,
     )
 
@@ -127,7 +132,13 @@ def render(summary: Summary) -> RenderableType:
         "Granules set aside",
         [f"{granule.get('url')}: {granule.get('reason')}" for granule in summary.set_aside],
     )
+    parts += _listing("Days with too few time steps", summary.short_days)
     return Group(*parts, _history_table(summary.commits))
+
+
+def _distinct(granules: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each granule once; the same one is met again whenever its block is read again."""
+    return list({str(granule): granule for granule in granules}.values())
 
 
 async def _shards(session: icechunk.Session, name: str) -> set[tuple[int, ...]]:
