@@ -57,8 +57,7 @@ class LocalSpec(BaseModel):
     def connect(self) -> Client:
         """Start the worker processes."""
         dask.config.set({"distributed.scheduler.allowed-failures": ALLOWED_FAILURES})
-        prefix = "distributed.nanny.pre-spawn-environ"
-        dask.config.set({f"{prefix}.{name}": value for name, value in ENVIRONMENT.items()})
+        _set_environment()
         return Client(
             n_workers=self.workers or len(os.sched_getaffinity(0)),
             threads_per_worker=self.threads_per_worker,
@@ -66,6 +65,19 @@ class LocalSpec(BaseModel):
             processes=True,
             dashboard_address="127.0.0.1:0",  # a free port; nothing outside can reach it
         )
+
+
+def _set_environment() -> None:
+    """Have worker processes start with ENVIRONMENT; what the user has set stays.
+
+    Dask leaves the values of an earlier cluster in this process's own environment, where they
+    would count as the user's.
+    """
+    prefix = "distributed.nanny.pre-spawn-environ"
+    for name, value in dask.config.get(prefix).items():
+        if name in ENVIRONMENT and os.environ.get(name) == str(value):
+            del os.environ[name]
+    dask.config.set({f"{prefix}.{name}": value for name, value in ENVIRONMENT.items()})
 
 
 def connect(spec: str | Path = LOCAL) -> Client:
