@@ -22,6 +22,8 @@ from deepprofile.store import layers_of, open_cube
 from deepprofile.store.layout import day_index
 
 HISTORY = "history.csv"
+REPORT_STEPS = 500
+"""Steps between two reports inside an epoch."""
 
 
 def run(context: Context) -> str:
@@ -87,6 +89,7 @@ def _train(report: Report, recipe: Recipe, samples_url: str, model_url: str, inp
             records[0].epoch / options.epochs,
             f"epoch {records[0].epoch}, loss {records[-1].total:.5f}",
         ),
+        on_step=lambda epoch, step, steps: _report_step(report, epoch, step, steps, options.epochs),
     )
     metadata = {
         "inputs": inputs,
@@ -118,6 +121,12 @@ def _config(recipe: Recipe, layers: Sequence[Layer]) -> TrainingConfig:
         surface_layer=_surface_layer(layers),
         threads=len(os.sched_getaffinity(0)),
     )
+
+
+def _report_step(report: Report, epoch: int, step: int, steps: int, epochs: int) -> None:
+    """An epoch of the paper's set has 45,000 steps: tell now and then how far it is."""
+    if step % REPORT_STEPS == 0:
+        report((epoch - 1 + step / steps) / epochs, f"epoch {epoch}, step {step:,} of {steps:,}")
 
 
 def _surface_layer(layers: Sequence[Layer]) -> int:
