@@ -60,7 +60,12 @@ def check_layer(top: float, bottom: float) -> None:
 
 
 def check_depth(depth: float) -> None:
-    """Raise ValueError unless 0 ≤ depth ≤ 1 (metres)."""
+    """Raise ValueError unless ``depth`` is one number with 0 ≤ depth ≤ 1 (metres)."""
+    if not isinstance(depth, int | float | np.number):
+        raise ValueError(
+            f"depth {depth!r} is not a number: expected one depth in metres, such as 0.2. For "
+            "several depths ask for each of them."
+        )
     if not 0.0 <= depth <= MAX_DEPTH:
         raise ValueError(
             f"depth {depth} m is outside the profile: expected 0 <= depth <= {MAX_DEPTH} in "
@@ -150,6 +155,7 @@ class ProfileAccessor:
 
     def at(self, depth: float) -> xr.DataArray:
         """Soil moisture at ``depth`` (metres), in m³ m⁻³."""
+        check_depth(depth)
         value = self._combine(depth_matrix(depth, self._n)[:, 0])
         return value.assign_coords(depth=depth).assign_attrs(_ATTRIBUTES)
 

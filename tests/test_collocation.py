@@ -212,3 +212,9 @@ def test_column_needs_one_product_and_its_layers():
         column(layered().assign_coords(product=("layer", ["a", "b", "c"])))
     with pytest.raises(ValueError, match="do not make the column"):
         column(layered(bottoms=(0.07, 0.28, 0.9)))
+
+
+def test_a_dataset_instead_of_an_array_is_explained():
+    dataset = xr.Dataset({"x": ("time", np.zeros(3))})
+    with pytest.raises(TypeError, match="expected a DataArray"):
+        triple_collocation(dataset, dataset, dataset)

@@ -87,3 +87,10 @@ def test_missing_coefficients_stay_missing():
 def test_a_dataset_without_coefficients_is_refused():
     with pytest.raises(ValueError, match="coefficients"):
         _ = xr.Dataset({"soil_moisture": ("x", [0.1])}).profile
+
+
+@pytest.mark.parametrize("depth", ["0.2", [0.1, 0.2], None])
+def test_a_depth_that_is_no_number_is_explained(depth):
+    coefficients = xr.Dataset({"coefficients": (("degree",), np.arange(3.0))})
+    with pytest.raises(ValueError, match="expected one depth in metres"):
+        coefficients.profile.at(depth)

@@ -78,8 +78,8 @@ def triple_collocation(
             option is out of range.
     """
     check_scale(scale)
-    names = _product_names((a, b, c), products)
     series = _align((a, b, c), dim)
+    names = _product_names((a, b, c), products)
     sums = _accumulate(series, dim)
     result = _finish(sums, names, scale, min_samples)
     if fallback:
@@ -136,6 +136,11 @@ def _product_names(arrays: Sequence[xr.DataArray], products: Sequence[str] | Non
 def _align(arrays: Sequence[xr.DataArray], dim: str) -> list[xr.DataArray]:
     """The three on common times and equal cells, ``dim`` first, in one order of dimensions."""
     for label, array in zip("abc", arrays, strict=True):
+        if not isinstance(array, xr.DataArray):
+            raise TypeError(
+                f"array {label} is a {type(array).__name__}: expected a DataArray. Take a variable "
+                "of the dataset, and of a cube its column: column(cube['soil_moisture'])."
+            )
         if set(array.dims) != set(arrays[0].dims) or dim not in array.dims:
             raise ValueError(
                 f"array {label} ({array.name!r}) has dimensions {array.dims}: expected those of "
