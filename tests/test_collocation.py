@@ -217,4 +217,4 @@ def test_column_needs_one_product_and_its_layers():
 def test_a_dataset_instead_of_an_array_is_explained():
     dataset = xr.Dataset({"x": ("time", np.zeros(3))})
     with pytest.raises(TypeError, match="expected a DataArray"):
-        triple_collocation(dataset, dataset, dataset)
+        dp.triple_collocation(dataset, dataset, dataset)
