@@ -231,6 +231,27 @@ def test_a_setting_that_comes_back_is_applied_again(finished, tmp_path, client):
     assert not np.array_equal(weights[0], weights[1], equal_nan=True)
 
 
+def test_weights_are_filled_after_a_run_that_stopped_between_the_publications(
+    finished, tmp_path, client, monkeypatch
+):
+    root = tmp_path / "work"
+    shutil.copytree(finished.recipe.root, root)
+    context = context_of(tmp_path, client)
+    stages.run(["collocate"], context)
+    weights = dp.open_cube(context.paths.collocation)["weight"].values
+    options = {**RECIPE["collocation"], "scale": {"gldas": 1.0}}
+    with monkeypatch.context() as patch:
+        patch.setattr(stages.collocate, "_publish_fallback", _stop)
+        with pytest.raises(KeyboardInterrupt):
+            stages.run(["collocate"], context_of(tmp_path, client, collocation=options))
+    stages.run(["collocate"], context_of(tmp_path, client))
+    np.testing.assert_array_equal(dp.open_cube(context.paths.collocation)["weight"].values, weights)
+
+
+def _stop(*_) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_missing_elevation_model_is_named(finished, tmp_path, client):
     root = tmp_path / "work"
     shutil.copytree(Path(finished.recipe.root) / "earth", root / "earth")

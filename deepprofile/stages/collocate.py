@@ -2,6 +2,9 @@
 
 Two publications: the estimates of every tile, then the median weights of the valid cells written
 where triple collocation does not hold (a median needs all tiles).
+Both have the same key in the ledger, and the fingerprint of the second begins with that of the
+first: estimates that are written again take a tile back to the first, so its weights are filled
+again.
 """
 
 from collections import Counter
@@ -27,12 +30,12 @@ from deepprofile.collocation import (
 from deepprofile.recipe import Recipe
 from deepprofile.stages.context import Context, Plan
 from deepprofile.stages.publication import (
-    fingerprint_of,
     inputs_of,
     outstanding,
     publish_stage,
     require_all,
 )
+from deepprofile.stages.static import read_land
 from deepprofile.store import (
     Template,
     Writer,
@@ -46,7 +49,6 @@ from deepprofile.store.kinds import NOT_PROCESSED
 from deepprofile.store.layout import BLOCK_DAYS, Tile
 
 STAGE = "collocate"
-FALLBACK = "collocate: fallback"
 DOMINANT = 0.9
 """A weight above this leaves little to the other products."""
 
@@ -103,7 +105,8 @@ class FallbackJob:
 def run(context: Context) -> str:
     """Collocate the tiles that are not done for these inputs; then fill in the fallback."""
     url, jobs = context.paths.collocation, _jobs(context)
-    rest = outstanding(jobs, done_jobs(url, STAGE))
+    done = done_jobs(url, STAGE)
+    rest = [job for job in jobs if not done.get(job.key, "").startswith(job.fingerprint)]
     if rest:
         outcome = publish_stage(
             context,
@@ -158,7 +161,7 @@ def _jobs(context: Context) -> list[CollocateJob]:
     recipe, paths = context.recipe, context.paths
     options = recipe.collocation
     days, inputs = recipe.period.days, _inputs(context)
-    land = open_cube(paths.static, chunks=None)["land"].values == 1
+    land = read_land(paths.static)
     return [
         CollocateJob(
             tile,
@@ -243,9 +246,9 @@ def _publish_fallback(context: Context, jobs: list[CollocateJob]) -> None:
     given = _fallback_weights(url, _scale(context.recipe))
     named = [f"{weight:.9f}" for weight in given]
     candidates = [
-        FallbackJob(job.tile, url, given, fingerprint_of([job.fingerprint, *named])) for job in jobs
+        FallbackJob(job.tile, url, given, " ".join([job.fingerprint, *named])) for job in jobs
     ]
-    rest = outstanding(candidates, done_jobs(url, FALLBACK))
+    rest = outstanding(candidates, done_jobs(url, STAGE))
     if rest:
         outcome = publish_stage(
             context,
@@ -253,11 +256,11 @@ def _publish_fallback(context: Context, jobs: list[CollocateJob]) -> None:
             _template(context.recipe),
             write_fallback,
             rest,
-            stage=FALLBACK,
+            stage=STAGE,
             what="weights of invalid cells",
             metadata={"fallback_weights": list(given)},
         )
-        require_all(FALLBACK, outcome.failed)
+        require_all(STAGE, outcome.failed)
 
 
 def _fallback_weights(url: str, scale: tuple[float, ...]) -> tuple[float, ...]:

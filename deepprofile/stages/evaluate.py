@@ -10,7 +10,8 @@ from deepprofile.recipe import Recipe
 from deepprofile.stages.compare import STATIONS, TRUTH, CompareJob, compare, merge, reference_tiles
 from deepprofile.stages.context import Context, Plan, StageError
 from deepprofile.stages.material import report_inputs
-from deepprofile.store import open_cube, run_jobs
+from deepprofile.stages.static import read_land
+from deepprofile.store import run_jobs
 from deepprofile.store.layout import TILE_COLUMNS, TILE_ROWS
 
 STAGE = "evaluate"
@@ -63,7 +64,7 @@ def _jobs(context: Context) -> list[CompareJob]:
     if not ground_truth and not truth:
         return []
     known = reference_tiles(ground_truth, truth)
-    land = open_cube(paths.static, chunks=None)["land"].values == 1
+    land = read_land(paths.static)
     return [
         CompareJob(
             tile,

@@ -21,6 +21,7 @@ from deepprofile.stages.publication import (
     publish_stage,
     require_all,
 )
+from deepprofile.stages.static import read_land
 from deepprofile.store import (
     JobFailure,
     Template,
@@ -172,7 +173,7 @@ def _template(recipe: Recipe) -> Template:
 
 def _jobs(context: Context, fingerprint: str) -> list[PredictJob]:
     paths, recipe = context.paths, context.recipe
-    land = open_cube(paths.static, chunks=None)["land"].values == 1
+    land = read_land(paths.static)
     held = int(open_cube(paths.product("smap_l4"), chunks=None).sizes["time"])
     period = recipe.period.days.start, min(recipe.period.days.stop, held)
     indices = range(_first_block(recipe).index, -(-period[1] // BLOCK_DAYS))

@@ -79,6 +79,11 @@ def publish_static(context: Context) -> NDArray[np.bool_]:
                     "terrain.urls.",
                     highlight=False,
                 )
+    return read_land(url)
+
+
+def read_land(url: str) -> NDArray[np.bool_]:
+    """The land mask of a static cube, in the shape of its region."""
     return np.asarray(open_cube(url, chunks=None)["land"].values == 1)
 
 
