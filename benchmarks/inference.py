@@ -1,183 +1,320 @@
 """Speed of prediction: the sliding-window engine against the direct network, in one run.
 
-    OMP_NUM_THREADS=2 python benchmarks/inference.py --threads 2
+    python benchmarks/inference.py --threads 2
 
-Prints microseconds per cell and day of output of both, their ratio, where the engine's time goes,
-operations and bytes, and the share of the machine's rate of matrix products. All times are minima
-over repeats that take turns, so that a busy moment of the machine strikes all alike.
+One year of daily output of 2,000 cells by the engine; the direct network, window by window, on as
+many of these cells as it does in a second or two, at its best batch size:
+
+* *direct*: this package's network, with its layout in memory tuned for CPUs;
+* *textbook*: the same weights as the layers in which one writes the network down (Conv1d,
+  BatchNorm1d, AvgPool1d, a list of heads), on windows cut by ``unfold``.
+
+Prints microseconds a cell-day, ratios, the convolutional part alone, where the engine's time goes,
+operations, and the share of the machine's rate of matrix products. All times are minima over
+repeats that take turns, so that a busy moment of the machine strikes all alike. With ``--save``
+the table is kept under benchmarks/results/.
 """
 
 import argparse
+import os
+import platform
+import sys
 import time
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+from deepprofile.cluster import ENVIRONMENT
+
+if __name__ == "__main__" and not ENVIRONMENT.keys() <= os.environ.keys():  # as workers have it
+    settings = {name: str(value) for name, value in ENVIRONMENT.items()}
+    os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **settings})
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from deepprofile.model import sliding
-from deepprofile.model.folding import fold
+from deepprofile.model.engine import Engine
+from deepprofile.model.io import load_model
 from deepprofile.model.network import DeepProfile
 from deepprofile.model.prediction import predict_windows
 from deepprofile.model.sliding import sliding_coefficients
+from deepprofile.profile import depth_matrix
 
 FloatArray = NDArray[np.float32]
-BATCH_SIZES = (64, 128, 256, 512)
+BATCH_SIZES = (32, 64, 128, 256, 512)
 DIRECT_CELLS = 8
 PRODUCT_SIZE = 2048
-PARTS = ("normalisation and copies", "convolutions", "dense layers and heads")
+PARTS = {
+    "_convolve": "convolutions",
+    "_features": "features picked",
+    "_regress": "dense layers and heads",
+    "run": "all",
+}
+RESULTS = Path(__file__).parent / "results"
 
 
-class ByteCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes that all operations read and write, views left out."""
+class Textbook(nn.Module):
+    """The network of a trained model, written down layer by layer."""
 
-    def __init__(self) -> None:
-        """Start from zero."""
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.total = 0
+    def __init__(self, model: DeepProfile) -> None:
+        """Take over the weights."""
+        super().__init__()
+        self.model = model
+        stages = []
+        for stage, pool in zip(model.extractor.children(), model.config.pooling, strict=True):
+            wide, norm, *_ = stage.children()
+            convolution = nn.Conv1d(wide.in_channels, wide.out_channels, wide.kernel_size[1],
+                                    padding="same")  # fmt: skip
+            convolution.weight.data.copy_(wide.weight.data[:, :, 0])
+            convolution.bias.data.copy_(wide.bias.data)
+            stages += [convolution, _norm(norm), nn.ReLU(), nn.AvgPool1d(pool)]
+        self.extractor = nn.Sequential(*stages)
+        self.heads = nn.ModuleList(_head(model, i) for i in range(model.config.n_coefficients))
+        self.eval()
 
-    def __torch_dispatch__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        """Run an operation and count."""
-        result = function(*args, **(kwargs or {}))
-        is_view = any(r.alias_info and not r.alias_info.is_write for r in function._schema.returns)
-        if not is_view and "empty" not in str(function):
-            tensors = [x for x in tree_leaves((args, kwargs, result)) if isinstance(x, Tensor)]
-            self.total += sum(x.numel() * x.element_size() for x in tensors)
-        return result
-
-
-def seconds(function: Callable[[], object]) -> float:
-    """Time of one call, with a GPU's work done."""
-    start = time.perf_counter()
-    function()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    def forward(self, series: Tensor, auxiliary: Tensor) -> Tensor:
+        """Coefficients of windows (B, variables, days)."""
+        temporal = self.extractor(self.model.normalise_series(series)).flatten(1)
+        features = torch.cat([temporal, self.model.normalise_auxiliary(auxiliary)], 1)
+        inputs = torch.cat([features, *self.model.dense(features)], 1)
+        return torch.cat([head(inputs) for head in self.heads], 1)
 
 
-def minima(functions: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Shortest time of each function; the functions take turns."""
-    times = [{name: seconds(f) for name, f in functions.items()} for _ in range(repeats + 1)]
-    return {name: min(turn[name] for turn in times[1:]) for name in functions}
+def _norm(norm: nn.BatchNorm2d, part: slice = slice(None)) -> nn.BatchNorm1d:
+    result = nn.BatchNorm1d(len(norm.weight[part]))
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        getattr(result, name).data.copy_(getattr(norm, name).data[part])
+    return result
 
 
-def parts_of_engine(
-    model: DeepProfile, series: FloatArray, auxiliary: FloatArray, repeats: int
-) -> list[float]:
-    """Seconds a cell-day of each of PARTS, measured on one block of cells."""
-    device = model.series_minimum.device
-    n_days = series.shape[2]
-    n_cells = max(1, sliding.VALUES_AT_ONCE * sliding.workers(device) // n_days)
-    series, constant = series[:n_cells], torch.as_tensor(auxiliary[:n_cells], device=device)
-    window = model.config.window
-    with torch.inference_mode():
-        network = fold(model)
-        first = sliding.first_map(network, series, window)
-        last = sliding.convolve(network, first)
-        features = sliding.gather(last, constant)
-        rows = features.flatten(1)
-        found = minima(
-            {
-                "first": lambda: sliding.first_map(network, series, window),
-                "convolve": lambda: sliding.convolve(network, first),
-                "gather": lambda: sliding.gather(last, constant),
-                "regress": lambda: sliding.regress(network, rows),
-            },
-            20 * repeats,
-        )
-    size = rows.shape[1]
-    copies = found["first"] + found["gather"]
-    return [copies / size, found["convolve"] / size, found["regress"] / size]
+def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    result = nn.Linear(weight.shape[1], weight.shape[0])
+    result.weight.data.copy_(weight)
+    result.bias.data.copy_(bias)
+    return result
 
 
-def count(function: Callable[[], object]) -> tuple[float, float]:
-    """Operations of all matrix products and convolutions, and bytes read and written."""
-    with FlopCounterMode(display=False) as operations:
+def _head(model: DeepProfile, i: int) -> nn.Sequential:
+    heads = model.heads
+    _, first, second = heads.weight.shape
+    linear, norm, _ = heads.entry.children()
+    rows, units = slice(i * first, (i + 1) * first), slice(i * second, (i + 1) * second)
+    return nn.Sequential(
+        _linear(linear.weight.data[rows], linear.bias.data[rows]),
+        _norm(norm, rows),
+        nn.ReLU(),
+        _linear(heads.weight.data[i].t(), heads.bias.data[i, 0]),
+        _norm(heads.norm, units),
+        nn.ReLU(),
+        _linear(heads.weight_out.data[i][None], heads.bias_out.data[i][None]),
+    )
+
+
+class Machine:
+    """The device, and what is measured on it."""
+
+    def __init__(self, model: DeepProfile, cells: int, days: int, repeats: int) -> None:
+        """Draw the inputs."""
+        self.model, self.repeats = model, repeats
+        self.device = model.series_minimum.device
+        config = model.config
+        rng = np.random.default_rng(0)
+        low, high = (x.cpu().numpy() for x in (model.series_minimum, model.series_maximum))
+        shape = cells, config.n_variables, days + config.window - 1
+        self.series = rng.random(shape, np.float32) * (high - low)[:, None] + low[:, None]
+        low, high = (x.cpu().numpy() for x in (model.auxiliary_minimum, model.auxiliary_maximum))
+        self.auxiliary = rng.random((cells, config.n_auxiliary), np.float32) * (high - low) + low
+        self.cell_days, self.few_cell_days = cells * days, min(cells, DIRECT_CELLS) * days
+        self.few = self.series[:DIRECT_CELLS], self.auxiliary[:DIRECT_CELLS]
+
+    def minima(self, functions: dict[str, Callable[[], object]]) -> dict[str, float]:
+        """Shortest time of each function; the functions take turns."""
+        times = [
+            {name: self.seconds(function) for name, function in functions.items()}
+            for _ in range(self.repeats + 1)
+        ]
+        return {name: min(turn[name] for turn in times[1:]) for name in functions}
+
+    def seconds(self, function: Callable[[], object]) -> float:
+        """Time of one call, with a GPU's work done."""
+        start = time.perf_counter()
         function()
-    with ByteCounter() as moved:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    def engine(self, precision: str = "float32") -> FloatArray:
+        """The engine on all cells."""
+        return sliding_coefficients(self.model, self.series, self.auxiliary, precision=precision)
+
+    def unfolded(self, network: Callable[..., Tensor], batch: int) -> list[Tensor]:
+        """A network on the windows of the few cells."""
+        window = self.model.config.window
+        series = torch.as_tensor(self.few[0], device=self.device).unfold(2, window, 1)
+        auxiliary = torch.as_tensor(self.few[1], device=self.device)
+        with torch.inference_mode():
+            return [
+                network(windows.transpose(0, 1), constant.expand(windows.shape[1], -1))
+                for cell, constant in zip(series, auxiliary, strict=True)
+                for windows in torch.split(cell, batch, dim=1)
+            ]
+
+    def product(self) -> Callable[[], object]:
+        """A product of two square matrices."""
+        a, b = torch.rand(2, PRODUCT_SIZE, PRODUCT_SIZE, device=self.device)
+        out = torch.empty_like(a)
+        return lambda: torch.mm(a, b, out=out)
+
+
+def best_batch(machine: Machine, run: Callable[[int], object]) -> int:
+    """The batch size at which a direct network is quickest."""
+    times = machine.minima({str(n): lambda n=n: run(n) for n in BATCH_SIZES})  # type: ignore[misc]
+    return int(min(times, key=lambda name: times[name]))
+
+
+def timed_parts(machine: Machine) -> dict[str, float]:
+    """Seconds a cell-day of the engine's parts in a real run, summed over its threads."""
+    spent: Counter[str] = Counter()
+    original = {name: getattr(Engine, name) for name in PARTS}
+
+    def timed(name: str) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            start = time.perf_counter()
+            result = original[name](*args)
+            if machine.device.type == "cuda":
+                torch.cuda.synchronize()
+            spent[name] += time.perf_counter() - start  # type: ignore[assignment]
+            return result
+
+        return call
+
+    for name in PARTS:
+        setattr(Engine, name, timed(name))
+    machine.engine()
+    for name, function in original.items():
+        setattr(Engine, name, function)
+    return {PARTS[name]: seconds / machine.cell_days for name, seconds in spent.items()}
+
+
+def operations(machine: Machine, function: Callable[[], object]) -> float:
+    """Operations of all matrix products and convolutions a cell-day of the few cells."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the counter sees its own thread only
+    with FlopCounterMode(display=False) as counter:
         function()
-    return operations.get_total_flops(), moved.total
+    torch.set_num_threads(threads)
+    return counter.get_total_flops() / machine.few_cell_days
 
 
-def matrix_product(device: torch.device) -> Callable[[], object]:
-    """A product of two square matrices."""
-    a, b = torch.rand(2, PRODUCT_SIZE, PRODUCT_SIZE, device=device)
-    return lambda: a @ b
-
-
-def direct_path(
-    model: DeepProfile, series: FloatArray, auxiliary: FloatArray, size: int
-) -> Callable[[], object]:
-    """The direct network with batches of one size."""
-    return lambda: predict_windows(model, series, auxiliary, size)
-
-
-def print_counts(
-    model: DeepProfile, few: tuple[FloatArray, FloatArray], costs: dict[str, float], rate: float
-) -> None:
-    """Operations, bytes and share of the matrix rate; costs are seconds a cell-day."""
-    cell_days = len(few[0]) * (few[0].shape[2] - model.config.window + 1)
-    for name, path in (("direct", predict_windows), ("engine", sliding_coefficients)):
-        operations, moved = count(lambda path=path: path(model, *few))  # type: ignore[misc]
-        operations, moved = operations / cell_days, moved / cell_days
-        print(
-            f"{name}: {operations / 1e6:.3f} MFLOP and {moved / 1e3:.1f} kB read and written by "
-            f"all operations a cell-day, {operations / costs[name] / rate:.0%} of the rate of "
-            "matrix products"
-        )
-
-
-def random_inputs(model: DeepProfile, cells: int, days: int) -> tuple[FloatArray, FloatArray]:
-    """Series and auxiliary features for so many days of output."""
-    rng = np.random.default_rng(0)
-    shape = cells, model.config.n_variables, days + model.config.window - 1
-    return rng.random(shape, np.float32), rng.random((cells, model.config.n_auxiliary), np.float32)
-
-
-def report(model: DeepProfile, inputs: tuple[FloatArray, FloatArray], repeats: int) -> None:
-    """Measure and print."""
-    few = inputs[0][:DIRECT_CELLS], inputs[1][:DIRECT_CELLS]
-    days = inputs[0].shape[2] - model.config.window + 1
-    functions = {f"direct, batches of {n}": direct_path(model, *few, n) for n in BATCH_SIZES}
-    functions["engine"] = lambda: sliding_coefficients(model, *inputs)
-    functions["product"] = matrix_product(model.series_minimum.device)
-    times = minima(functions, repeats)
+def report(machine: Machine) -> list[tuple[str, str]]:
+    """Measure everything; rows of the table."""
+    model = machine.model
+    textbook = Textbook(model).to(machine.device)
+    paths: dict[str, Callable[[int], object]] = {
+        "direct": lambda n: predict_windows(model, *machine.few, n),
+        "textbook": lambda n: machine.unfolded(textbook, n),
+        "direct convolutions": lambda n: machine.unfolded(
+            lambda series, _: model.extractor(model.normalise_series(series)), n
+        ),
+    }
+    found = torch.cat(machine.unfolded(textbook, 64)).cpu().numpy().reshape(-1, 10)
+    np.testing.assert_allclose(
+        found, predict_windows(model, *machine.few).reshape(-1, 10), rtol=1e-3, atol=1e-5
+    )
+    batches = {name: best_batch(machine, run) for name, run in paths.items()}
+    functions: dict[str, Callable[[], object]] = {
+        name: lambda name=name: paths[name](batches[name])  # type: ignore[misc]
+        for name in paths
+    }
+    second = "tf32" if machine.device.type == "cuda" else "bfloat16"
+    functions |= {
+        "engine": machine.engine,
+        f"engine, {second}": lambda: machine.engine(second),
+        "product": machine.product(),
+    }
+    times = machine.minima(functions)
     rate = 2 * PRODUCT_SIZE**3 / times.pop("product")
-    engine = times.pop("engine") / (len(inputs[0]) * days)
-    direct = {name: t / (len(few[0]) * days) for name, t in times.items()}
-    best = min(direct.values())
-    print(f"{'matrix products':26} {rate / 1e9:8.0f} GFLOP/s")
-    for name, value in direct.items():
-        print(f"{name:26} {value * 1e6:8.2f} µs a cell-day")
-    print(f"{'engine':26} {engine * 1e6:8.2f} µs a cell-day, {1 / engine:,.0f} cell-days/s")
-    for name, value in zip(PARTS, parts_of_engine(model, *inputs, repeats), strict=True):
-        print(f"  {name:24} {value * 1e6:8.2f} µs a cell-day")
-    print(f"{'direct / engine':26} {best / engine:8.1f}")
-    print_counts(model, few, {"direct": best, "engine": engine}, rate)
-    size = inputs[0][0].nbytes / days
-    print(f"input {size:.0f}, output {4 * model.config.n_coefficients} bytes a cell-day")
+    cost = {
+        name: seconds / (machine.cell_days if "engine" in name else machine.few_cell_days)
+        for name, seconds in times.items()
+    }
+    parts = timed_parts(machine)
+    shares = {name: value / parts["all"] for name, value in parts.items()}
+    convolutions = shares["convolutions"] * cost["engine"]
+    work = {
+        "direct": operations(machine, lambda: predict_windows(model, *machine.few)),
+        "engine": operations(machine, lambda: sliding_coefficients(model, *machine.few)),
+    }
+    depths = depth_matrix(np.linspace(0, 1, 21), model.config.n_coefficients)
+    some = machine.series[:100], machine.auxiliary[:100]
+    exact = sliding_coefficients(model, *some) @ depths
+    error = np.abs(sliding_coefficients(model, *some, precision=second) @ depths - exact)
+
+    rows = [("matrix products 2048 x 2048, GFLOP/s", f"{rate / 1e9:.0f}")]
+    rows += [
+        (f"{name}, batches of {batches[name]}, µs a cell-day", f"{cost[name] * 1e6:.2f}")
+        for name in paths
+    ]
+    rows += [
+        ("engine, µs a cell-day", f"{cost['engine'] * 1e6:.2f}"),
+        ("engine, cell-days a second", f"{1 / cost['engine']:,.0f}"),
+        *((f"- {name}", f"{shares[name]:.0%}") for name in list(PARTS.values())[:-1]),
+        ("direct / engine", f"{cost['direct'] / cost['engine']:.1f}"),
+        ("textbook / engine", f"{cost['textbook'] / cost['engine']:.1f}"),
+        ("convolutions, direct / engine", f"{cost['direct convolutions'] / convolutions:.0f}"),
+        *(
+            (f"{name}, MFLOP a cell-day and share of the rate of products",
+             f"{work[name] / 1e6:.3f}, {work[name] / cost[name] / rate:.0%}")
+            for name in work
+        ),
+        (f"engine, {second}, µs a cell-day", f"{cost[f'engine, {second}'] * 1e6:.2f}"),
+        (f"- largest and root mean square error of soil moisture, {second}",
+         f"{error.max():.1e}, {np.sqrt(np.mean(error**2)):.1e} m³ m⁻³"),
+    ]  # fmt: skip
+    return rows
+
+
+def describe(device: torch.device) -> str:
+    """Processor or GPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if os.name == "posix" else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 def main() -> None:
     """Read the options and run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--cells", type=int, default=200, help="cells that the engine predicts")
+    parser.add_argument("--cells", type=int, default=2000, help="cells that the engine predicts")
     parser.add_argument("--days", type=int, default=365, help="days of output of each cell")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=4)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--model", help="folder of a trained model; by default random weights")
+    parser.add_argument("--save", metavar="NAME", help="keep the table as results/NAME.md")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    model = DeepProfile().eval().to(options.device)
-    print(f"{options.threads} threads, {options.device}, {options.cells} cells, minima")
-    report(model, random_inputs(model, options.cells, options.days), options.repeats)
+    torch.manual_seed(0)
+    model = load_model(options.model) if options.model else DeepProfile().eval()
+    machine = Machine(model.to(options.device), options.cells, options.days, options.repeats)
+    title = (
+        f"{describe(machine.device)}, {options.threads} threads, torch {torch.__version__}, "
+        f"{options.cells} cells x {options.days} days, "
+        f"{'trained model' if options.model else 'random weights'}, minima of {options.repeats}"
+    )
+    print(title)
+    rows = report(machine)
+    for name, value in rows:
+        print(f"{name:64} {value:>14}")
+    if options.save:
+        RESULTS.mkdir(exist_ok=True)
+        table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+        (RESULTS / f"{options.save}.md").write_text(f"{title}\n\n| | |\n|---|---|\n{table}\n")
 
 
 if __name__ == "__main__":

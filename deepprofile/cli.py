@@ -1,17 +1,24 @@
 """The command line: run a recipe, plan it, look into a store."""
 
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from distributed import Client
 from rich.console import Console
+from rich.text import Text
 
 from deepprofile import stages
+from deepprofile.benchmark import N_STEPS, measure_rates
 from deepprofile.cluster import LOCAL, ClusterError, connect
+from deepprofile.export import ExportError, Form, Request, export_layers, layer_of
+from deepprofile.progress import meter
+from deepprofile.rates import RatesError, load_rates, rates_path, save_rates
 from deepprofile.recipe import RecipeError, load_recipe
 from deepprofile.stages.context import StageError
+from deepprofile.stages.planning import render_plans, render_rates
 from deepprofile.store import CubeError, JobError, describe, render
 
 app = typer.Typer(
@@ -20,10 +27,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Root-zone soil moisture profiles for every land cell and day.",
 )
-EXPECTED = (RecipeError, ClusterError, StageError, CubeError, JobError, FileNotFoundError)
+EXPECTED = (
+    RecipeError,
+    ClusterError,
+    StageError,
+    CubeError,
+    JobError,
+    FileNotFoundError,
+    RatesError,
+    ExportError,
+)
 """Errors that tell the user what to do; anything else is a fault and shows where it rose."""
+DAY = "%Y-%m-%d"
 FILE_WIDTH = 140
 """Columns of a table where the output is no terminal."""
+RatesOption = Annotated[
+    Path | None,
+    typer.Option(help="File of rates; by default $DEEPPROFILE_RATES or the user's settings."),
+]
 RecipePath = Annotated[Path, typer.Argument(help="A recipe, such as pipelines/demo.yaml.")]
 
 
@@ -59,9 +80,34 @@ def _workers(client: Client) -> str:
 
 
 @app.command()
-def plan(recipe: RecipePath) -> None:
-    """Print jobs, bytes and memory of every stage without touching data."""
-    _console().print(stages.plan_table(load_recipe(recipe)))
+def plan(recipe: RecipePath, rates: RatesOption = None) -> None:
+    """Print jobs, bytes, memory and time of every stage without touching data."""
+    document = load_recipe(recipe)
+    source = rates or rates_path()
+    known = load_rates(source) if rates or source.exists() else None
+    _console().print(render_plans(document, stages.plans(document), known, source))
+
+
+@app.command()
+def benchmark(
+    rates: RatesOption = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Where temporary cubes are written; by default the system's own place.",
+        ),
+    ] = None,
+) -> None:
+    """Measure how fast this machine works, in about half a minute, and keep it for `plan`."""
+    console = _console()
+    path = rates or rates_path()
+    with meter(console, "measuring", N_STEPS) as progress:
+        found = measure_rates(str(folder) if folder else None, progress.update)
+    save_rates(found, path)
+    console.print(render_rates(found))
+    console.print(f"kept in {path}", highlight=False)
 
 
 @app.command()
@@ -72,12 +118,41 @@ def inspect(
     _console().print(render(describe(url)))
 
 
+@app.command()
+def export(
+    url: Annotated[str, typer.Argument(help="A cube of coefficients: local path or s3://…")],
+    date: Annotated[datetime, typer.Option(formats=[DAY], help="The UTC day, or the first one.")],
+    layer: Annotated[
+        list[str],
+        typer.Option(help="A layer with its unit: 0-100cm or 0-1m; may be repeated."),
+    ],
+    form: Annotated[
+        Form, typer.Option("--format", help="One netCDF file, or a folder of GeoTIFFs.")
+    ],
+    output: Annotated[str, typer.Option(help="The file (netcdf) or the folder (cog).")],
+    to: Annotated[
+        datetime | None, typer.Option(formats=[DAY], help="The last UTC day, included.")
+    ] = None,
+    bounds: Annotated[
+        tuple[float, float, float, float] | None,
+        typer.Option(help="A box of degrees: west south east north.", metavar="W S E N"),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace files that exist.")] = False,
+) -> None:
+    """Export layer means as CF netCDF or cloud-optimised GeoTIFF."""
+    layers = tuple(layer_of(text) for text in layer)
+    request = Request(url, layers, date.date(), (to or date).date(), bounds)
+    console = _console()
+    written = export_layers(request, form, output, overwrite=overwrite, console=console)
+    console.print(str(written), highlight=False, markup=False)
+
+
 def main() -> None:
     """Entry point: known errors become one clear message and exit code 2."""
     try:
         app()
     except EXPECTED as error:
         Console(stderr=True).print(
-            f"[bold red]error:[/bold red] {error}", highlight=False, soft_wrap=True
+            Text.assemble(("error:", "bold red"), f" {error}"), highlight=False, soft_wrap=True
         )
         sys.exit(2)

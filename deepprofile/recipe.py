@@ -4,7 +4,7 @@ import json
 import re
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
@@ -188,6 +188,24 @@ class Training(_Section):
         return self
 
 
+class Predict(_Section):
+    """Where and how the network runs over the whole region."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    blocks_per_job: Count = 24
+    allow_missing_features: Annotated[bool, Field(strict=True)] = False
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        only = {"tf32": "cuda", "bfloat16": "cpu"}.get(self.precision, self.device)
+        if self.device not in ("auto", only):
+            raise ValueError(
+                f"precision {self.precision} is there on {only} only, and device is {self.device}"
+            )
+        return self
+
+
 class Evaluate(_Section):
     """What the report compares."""
 
@@ -211,6 +229,7 @@ class Recipe(_Section):
     ground_truth: GroundTruth = GroundTruth()
     sample: Sample = Sample()
     training: Training = Training()
+    predict: Predict = Predict()
     evaluate: Evaluate = Evaluate()
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from deepprofile.profile import Layer
-from deepprofile.store import Block, Region, Tile, Writer, soil_moisture_template
+from deepprofile.store import Block, Region, SinglePiece, Tile, Writer, soil_moisture_template
 from deepprofile.store.layout import blocks
 
 REGION = Region((28, 29), (59, 61))  # 56 x 80 cells: the second tile has 16 columns
@@ -29,7 +29,7 @@ def moisture(n_days=N_DAYS, offset=0):
 
 
 @dataclass(frozen=True)
-class BlockJob:
+class BlockJob(SinglePiece):
     tile: Tile
     block: Block
     n_days: int = N_DAYS

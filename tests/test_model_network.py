@@ -145,7 +145,8 @@ def test_layout_of_the_window_in_memory_does_not_matter():
         ({"filters": (8, 8)}, "2 and 4 stages"),
         ({"pooling": (2, 2, 0, 5)}, "at least 1"),
         ({"n_variables": 0}, "n_variables is 0"),
-        ({"variables": ("a", "b")}, "2 names of variables"),
+        ({"variables": ("a", "b")}, "2 variables but n_variables is 39"),
+        ({"feature_units": ("m",)}, "1 feature_units but n_auxiliary is 6"),
     ],
 )
 def test_impossible_networks_are_refused(options, message):
@@ -197,7 +198,14 @@ def test_start_of_training_is_a_nearly_uniform_profile():
 
 
 def test_configuration_survives_json():
-    config = NetworkConfig(n_variables=2, variables=("a", "b"), layers=LAYERS, window=80)
+    config = NetworkConfig(
+        n_variables=2,
+        variables=("a", "b"),
+        variable_units=("K", "Pa"),
+        feature_units=("m",) * 6,
+        layers=LAYERS,
+        window=80,
+    )
     again = NetworkConfig.from_dict(json.loads(json.dumps(config.to_dict())))
     assert again == config
 

@@ -1,84 +1,22 @@
-"""Models on disk, and prediction on arrays and on labelled, lazy arrays."""
+"""Prediction on arrays, and models on disk."""
 
 import json
-import pickle
 import threading
 
-import dask
-import dask.array as da
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-import xarray as xr
+from model_support import N_DAYS, WINDOW, make_auxiliary, make_forcing, make_model
 
 from deepprofile.model import io
 from deepprofile.model.flags import Flag
 from deepprofile.model.io import fingerprint, load_model, read_description, resident, save_model
-from deepprofile.model.labelled import predict
-from deepprofile.model.network import DeepProfile
 from deepprofile.model.prediction import margins, predict_days, predict_windows
-from deepprofile.profile import Layer
-
-WINDOW = 20
-N_DAYS = 70
-
-
-def make_model(seed=0, **options):
-    torch.manual_seed(seed)
-    settings = {
-        "n_variables": 3,
-        "n_auxiliary": 2,
-        "window": WINDOW,
-        "filters": (6, 4),
-        "pooling": (2, 5),
-        "width": 16,
-        "head_width": 8,
-        "variables": ("rain", "heat", "snow"),
-        "features": ("elevation", "slope"),
-        "layers": (Layer("smap_l4", 0.0, 0.05),),
-        **options,
-    }
-    model = DeepProfile(**settings)
-    for name, buffer in model.named_buffers():
-        if "running_mean" in name:
-            buffer.uniform_(-0.5, 0.5)
-    model.series_maximum.mul_(3)
-    return model.eval()
 
 
 @pytest.fixture(scope="module")
 def model():
     return make_model()
-
-
-def make_forcing(n_rows=4, n_columns=5, seed=0):
-    rng = np.random.default_rng(seed)
-    values = rng.normal(size=(N_DAYS, 3, n_rows, n_columns)).astype(np.float32)
-    return xr.DataArray(
-        values,
-        dims=("time", "variable", "y", "x"),
-        coords={
-            "time": pd.date_range("2020-01-01", periods=N_DAYS),
-            "variable": ["rain", "heat", "snow"],
-            "y": np.arange(n_rows) * -9.0,
-            "x": np.arange(n_columns) * 9.0,
-            "latitude": ("y", np.arange(n_rows) * -0.1),
-        },
-    )
-
-
-def make_auxiliary(n_rows=4, n_columns=5):
-    values = np.random.default_rng(9).normal(size=(2, n_rows, n_columns)).astype(np.float32)
-    return xr.DataArray(
-        values,
-        dims=("feature", "y", "x"),
-        coords={
-            "feature": ["elevation", "slope"],
-            "y": np.arange(n_rows) * -9.0,
-            "x": np.arange(n_columns) * 9.0,
-        },
-    )
 
 
 def plain_predict(model, series, auxiliary):
@@ -145,128 +83,6 @@ def test_a_model_in_training_mode_predicts_the_same_and_is_left_alone(model):
 def test_shapes_that_do_not_fit_are_named(model, series, auxiliary, message):
     with pytest.raises(ValueError, match=message):
         predict_windows(model, np.zeros(series, np.float32), np.zeros(auxiliary, np.float32))
-
-
-# --- labelled ---
-
-
-def test_flags_say_why(model):
-    forcing, auxiliary = make_forcing(), make_auxiliary()
-    forcing[40, 1, 0, 0] = np.nan  # a short gap
-    forcing[40:45, 1, 0, 1] = np.nan  # a long one
-    auxiliary[0, 1, 1] = np.nan
-    land = xr.ones_like(auxiliary[0], dtype=np.uint8).drop_vars("feature")
-    land[3, 4] = 0
-    result = predict(model, forcing, auxiliary, land=land, max_gap=3)
-    flag = result["flag"].to_numpy()
-    assert (flag[: WINDOW - 1, 0, 0] == Flag.NO_FULL_WINDOW).all()
-    assert (flag[WINDOW - 1 : 40, 0, 0] == Flag.VALID).all()
-    assert (flag[40:60, 0, 0] == Flag.GAP_FILLED).all()
-    assert (flag[60:, 0, 0] == Flag.VALID).all()
-    assert (flag[40:64, 0, 1] == Flag.MISSING_FORCING).all()
-    assert (flag[64:, 0, 1] == Flag.VALID).all()
-    assert (flag[:, 1, 1] == Flag.NOT_LAND).all()
-    assert (flag[:, 3, 4] == Flag.NOT_LAND).all()
-    there = result["coefficients"].notnull().all("degree").to_numpy()
-    np.testing.assert_array_equal(there, flag <= Flag.GAP_FILLED)
-    assert not (result["coefficients"].notnull().any("degree").to_numpy() & ~there).any()
-    assert result["flag"].attrs["flag_meanings"].split()[2] == "missing_forcing"
-
-
-def test_labelled_prediction_is_that_of_the_windows(model):
-    forcing, auxiliary = make_forcing(), make_auxiliary()
-    result = predict(model, forcing, auxiliary)
-    series = forcing.to_numpy().reshape(N_DAYS, 3, -1).transpose(2, 1, 0).copy()
-    expected = predict_windows(model, series, auxiliary.to_numpy().reshape(2, -1).T.copy())
-    got = result["coefficients"].to_numpy()[WINDOW - 1 :].reshape(-1, 10, 20)
-    np.testing.assert_allclose(got.transpose(2, 0, 1), expected, rtol=1e-4, atol=1e-6)
-    assert result["coefficients"].dims == ("time", "degree", "y", "x")
-    assert result["coefficients"].dtype == np.float32
-    assert result["flag"].dtype == np.uint8
-    assert result.attrs["model_fingerprint"] == fingerprint(model)
-    assert "latitude" in result.coords
-    assert "variable" not in result.coords
-    assert result.profile.layer(0, 1).dims == ("time", "y", "x")
-
-
-@pytest.mark.parametrize("chunks", [(32, 3, 2, 3), (10, 2, 4, 5), (70, 3, 1, 1), (1, 3, 4, 5)])
-def test_lazy_equals_direct_for_any_chunks(model, chunks):
-    forcing, auxiliary = make_forcing(), make_auxiliary()
-    holes = np.random.default_rng(4).random(forcing.shape) < 0.003
-    forcing = forcing.where(~holes)
-    forcing[30:36, 0, 1, 3] = np.nan
-    auxiliary[0, 2, 2] = np.nan
-    direct = predict(model, forcing, auxiliary)
-    lazy = predict(model, forcing.chunk(dict(zip(forcing.dims, chunks, strict=True))), auxiliary)
-    assert isinstance(lazy["coefficients"].data, da.Array)
-    assert lazy["coefficients"].data.numblocks[0] == -(-N_DAYS // chunks[0])
-    assert lazy["coefficients"].data.numblocks[2:] == (-(-4 // chunks[2]), -(-5 // chunks[3]))
-    np.testing.assert_array_equal(lazy["flag"].to_numpy(), direct["flag"].to_numpy())
-    assert set(np.unique(direct["flag"])) >= {0, 1, 2, 3, 4}
-    xr.testing.assert_allclose(lazy.compute(), direct, rtol=1e-4, atol=1e-6)
-
-
-def test_order_of_dimensions_does_not_matter(model):
-    forcing, auxiliary = make_forcing(), make_auxiliary()
-    turned = predict(model, forcing.transpose("x", "variable", "time", "y"), auxiliary.T)
-    xr.testing.assert_allclose(turned, predict(model, forcing, auxiliary), rtol=1e-5, atol=1e-6)
-
-
-def counting_scheduler(counter):
-    def get(graph, keys, **kwargs):
-        counter.append(graph)
-        return dask.get(graph, keys, **kwargs)
-
-    return get
-
-
-def test_building_the_graph_computes_nothing(model):
-    computes = []
-    with dask.config.set(scheduler=counting_scheduler(computes)):
-        lazy = predict(model, make_forcing().chunk(time=16, y=2), make_auxiliary().chunk(y=2))
-        assert computes == []
-        lazy["flag"].compute()
-    assert len(computes) == 1
-
-
-def test_later_training_does_not_change_a_lazy_result():
-    model = make_model()
-    forcing, auxiliary = make_forcing(), make_auxiliary()
-    lazy = predict(model, forcing.chunk(time=16), auxiliary)
-    direct = predict(model, forcing, auxiliary)
-    with torch.no_grad():
-        model.heads.bias_out.add_(1)
-    xr.testing.assert_allclose(lazy.compute(), direct, rtol=1e-4, atol=1e-6)
-
-
-def test_the_model_is_in_the_graph_once_and_tasks_are_small():
-    model = make_model(n_coefficients=40, width=64)  # about 0.7 MB
-    forcing = make_forcing()
-    source = da.zeros(forcing.shape, chunks=(10, 3, 2, 5), dtype=np.float32)
-    lazy = predict(model, forcing.copy(data=source), make_auxiliary().chunk(y=2))
-    (optimised,) = dask.optimize(lazy)
-    graph = dict(optimised.__dask_graph__())
-    sizes = {key: len(pickle.dumps(task)) for key, task in graph.items()}
-    large = {key: size for key, size in sizes.items() if size > 8_000}
-    assert list(large) == [f"model-{fingerprint(model)}"]
-    assert sum("predict_days" in str(key) for key in graph) >= 14
-
-
-def test_names_and_days_are_checked(model):
-    forcing, auxiliary = make_forcing(), make_auxiliary()
-    swapped = forcing.isel(variable=[1, 0, 2])
-    with pytest.raises(ValueError, match="'heat': the model was trained with 'rain'"):
-        predict(model, swapped, auxiliary)
-    with pytest.raises(ValueError, match="feature number 0 is 'slope'"):
-        predict(model, forcing, auxiliary.isel(feature=[1, 0]))
-    with pytest.raises(ValueError, match="there are 2 along 'variable'"):
-        predict(model, forcing.isel(variable=[0, 1]), auxiliary)
-    with pytest.raises(ValueError, match="from 2020-01-10 to 2020-01-12"):
-        predict(model, forcing.drop_isel(time=10), auxiliary)
-    with pytest.raises(ValueError, match="don't lie on the same cells"):
-        predict(model, forcing.assign_coords(y=forcing["y"] + 1), auxiliary)
-    with pytest.raises(ValueError, match="forcing has dimensions"):
-        predict(model, forcing.isel(time=0), auxiliary)
 
 
 def test_margins_are_enough_and_needed(model):
@@ -336,8 +152,15 @@ def test_absent_damaged_and_foreign_files_are_named(model, saved, tmp_path):
     with pytest.raises(ValueError, match="doesn't fit the network"):
         load_model(saved)
     (folder / "model.json").write_text("[]")
+    with pytest.raises(ValueError, match="holds a list, not an object"):
+        load_model(saved)
+    (folder / "model.json").write_text('{"format": "another"}')
     with pytest.raises(ValueError, match="has format and version"):
         load_model(saved)
+    for change in ({"network": None}, {"network": {"window": "360"}}, {"fingerprint": None}):
+        (folder / "model.json").write_text(json.dumps({**description, **change}))
+        with pytest.raises(ValueError, match="save the model again"):
+            load_model(saved)
     (folder / "model.json").write_text("{")
     with pytest.raises(ValueError, match="is not JSON"):
         load_model(saved)
@@ -376,3 +199,17 @@ def test_a_resident_model_is_loaded_once_by_many_threads(model, saved, monkeypat
     assert len(loads) == 1
     assert len({id(result) for result in results}) == 1
     assert len(results) == 8
+
+
+def test_one_model_stays_for_each_device(saved, tmp_path, monkeypatch):
+    monkeypatch.setattr(io, "_resident", {})
+    other = save_model(make_model(seed=1), str(tmp_path / "other"))
+    mine = read_description(saved)["fingerprint"]
+    first = resident(saved, mine)
+    assert resident(saved, mine) is first
+    resident(saved, mine, "meta")
+    assert fingerprint(resident(str(tmp_path / "other"), other)) == other
+    assert set(io._resident) == {"cpu", "meta"}
+    again = resident(saved, mine)
+    assert again is not first
+    assert fingerprint(again) == mine

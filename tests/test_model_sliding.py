@@ -1,15 +1,28 @@
 """The sliding engine equals the network run window by window."""
 
+import sys
+import threading
+
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from deepprofile.model import sliding
+from deepprofile.model import engine, kernels_device, sliding
+from deepprofile.model.feature_map import MapLayout
 from deepprofile.model.network import DeepProfile
+from deepprofile.model.precision import PRECISIONS, check_precision, fixed, has_bfloat16
 from deepprofile.model.prediction import predict_windows
 from deepprofile.model.sliding import sliding_coefficients
+
+CUDA = pytest.param(
+    "cuda",
+    marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+)
+DEPTHS = np.linspace(0, 1, 21)[:, None] ** np.arange(10)
+"""Powers of 21 depths: coefficients @ DEPTHS.T is soil moisture there."""
 
 
 def make_model(seed, **options):
@@ -54,34 +67,67 @@ def test_the_papers_network():
     assert got.std(axis=1).min() > 1e-5  # days differ: the comparison is not trivial
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    stages=st.lists(
-        st.tuples(st.integers(1, 4), st.sampled_from([1, 2, 3, 5])), min_size=1, max_size=4
-    ),
-    positions=st.integers(1, 6),
-    kernel_size=st.sampled_from([1, 3, 5, 7]),
-    n_windows=st.integers(1, 12),
-    n_cells=st.integers(1, 3),
-    seed=st.integers(0, 1000),
-)
-def test_any_network(stages, positions, kernel_size, n_windows, n_cells, seed):
-    filters, pooling = zip(*stages, strict=True)
-    window = positions * int(np.prod(pooling))
+@st.composite
+def networks(draw):
+    """Any small network."""
+    stage = st.tuples(st.integers(1, 4), st.sampled_from([1, 2, 3, 5]))
+    filters, pooling = zip(*draw(st.lists(stage, min_size=1, max_size=4)), strict=True)
+    window = draw(st.integers(1, 6)) * int(np.prod(pooling))
     assume(window <= 200)
-    model = make_model(
-        seed,
+    return make_model(
+        draw(st.integers(0, 1000)),
         n_variables=2,
-        n_auxiliary=1,
+        n_auxiliary=draw(st.integers(0, 2)),
         window=window,
         filters=filters,
         pooling=pooling,
-        kernel_size=kernel_size,
+        kernel_size=draw(st.sampled_from([1, 3, 5, 7])),
         n_coefficients=3,
         width=8,
         head_width=4,
     )
-    assert_equal(model, *inputs(model, n_cells, n_windows, seed))
+
+
+@settings(max_examples=60, deadline=None)
+@given(model=networks(), n_windows=st.integers(1, 12), n_cells=st.integers(1, 3))
+def test_any_network(model, n_windows, n_cells):
+    assert_equal(model, *inputs(model, n_cells, n_windows))
+
+
+@settings(max_examples=30, deadline=None)
+@given(model=networks(), n_windows=st.integers(1, 12), n_cells=st.integers(1, 5))
+def test_any_network_the_way_it_runs_on_a_gpu(model, n_windows, n_cells):
+    with pytest.MonkeyPatch.context() as patch:
+        as_on_a_gpu(patch)
+        assert_equal(model, *inputs(model, n_cells, n_windows))
+
+
+def as_on_a_gpu(patch):
+    """Take the operations and the staging of a GPU, on the CPU, few cells at a time."""
+    patch.setattr(engine, "kernels_cpu", kernels_device)
+    patch.setattr(sliding, "_run_on_cpu", sliding._run_on_device)
+    patch.setattr(engine, "CPU", engine.Portions(20_000, 50))
+
+
+@pytest.mark.parametrize("device", ["cpu", CUDA])
+def test_the_papers_network_on_every_device(device):
+    model = make_model(8)
+    series, auxiliary = inputs(model, n_cells=70, n_windows=20, seed=8)
+    series[3, 2, 200] = np.nan
+    direct = predict_windows(model, series, auxiliary)
+    got = sliding_coefficients(model.to(device), series, auxiliary)
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(direct))
+    np.testing.assert_allclose(got @ DEPTHS.T, direct @ DEPTHS.T, rtol=0, atol=1e-5)
+
+
+def test_the_edges_of_the_papers_network():
+    layout, edges = MapLayout.of_series(1, 400, 360), []
+    for size in (2, 2, 2, 5):
+        between = layout.convolved(5)
+        layout = between.pooled(size)
+        edges.append((between.left, between.right, layout.left, layout.right))
+    assert edges == [(2, 2, 1, 1), (3, 3, 2, 2), (4, 4, 2, 2), (4, 4, 1, 1)]
+    assert (layout.length, layout.stride, layout.windows) == (9, 40, 41)
 
 
 def test_missing_values_reach_the_same_windows_and_no_other():
@@ -95,13 +141,12 @@ def test_missing_values_reach_the_same_windows_and_no_other():
     assert missing.tolist() == [40, 0, 5, 100]
 
 
-@pytest.mark.parametrize(("values_at_once", "rows_at_once"), [(1, 7), (150, 1), (60, 30)])
-def test_parts_of_cells_and_rows_do_not_matter(monkeypatch, values_at_once, rows_at_once):
+@pytest.mark.parametrize("portions", [(1, 7), (40_000, 1), (150_000, 1000)])
+def test_portions_do_not_matter(monkeypatch, portions):
     model = make_model(2, n_variables=3, n_auxiliary=2, window=40)
     series, auxiliary = inputs(model, n_cells=5, n_windows=20)
     whole = sliding_coefficients(model, series, auxiliary)
-    monkeypatch.setattr(sliding, "VALUES_AT_ONCE", values_at_once)
-    monkeypatch.setattr(sliding, "ROWS_AT_ONCE", rows_at_once)
+    monkeypatch.setattr(engine, "CPU", engine.Portions(*portions))
     parts = sliding_coefficients(model, series, auxiliary)
     np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-6)
 
@@ -131,8 +176,24 @@ def test_soil_moisture_is_exact_at_all_depths():
     series, auxiliary = inputs(model, n_cells=2, n_windows=30, seed=4)
     direct = predict_windows(model, series, auxiliary)
     got = sliding_coefficients(model, series, auxiliary)
-    powers = np.linspace(0, 1, 21)[:, None] ** np.arange(10)
-    np.testing.assert_allclose(got @ powers.T, direct @ powers.T, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(got @ DEPTHS.T, direct @ DEPTHS.T, rtol=0, atol=1e-5)
+
+
+def test_the_engine_rounds_no_worse_than_the_network():
+    """Large biases, as training makes them, against the network in double precision."""
+    model = make_model(10, n_variables=3, n_auxiliary=2, window=40)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm1d):
+            torch.nn.init.uniform_(module.bias, -4.0, 6.0)
+    series, auxiliary = inputs(model, n_cells=3, n_windows=50)
+    windows = torch.from_numpy(series).double().unfold(2, 40, 1).transpose(1, 2).flatten(0, 1)
+    constant = torch.from_numpy(auxiliary).double().repeat_interleave(50, 0)
+    direct = predict_windows(model, series, auxiliary)
+    got = sliding_coefficients(model, series, auxiliary)
+    with torch.no_grad():
+        exact = model.double()(windows, constant).view(3, 50, -1).numpy()
+    error, usual = np.abs(got - exact), np.abs(direct - exact)
+    assert np.sqrt(np.mean(error**2)) < 2 * np.sqrt(np.mean(usual**2))
 
 
 def test_a_changed_model_gives_changed_values():
@@ -176,3 +237,167 @@ def test_wrong_shapes_are_named():
     model = make_model(3, n_variables=3, n_auxiliary=2, window=40)
     with pytest.raises(ValueError, match="at least the 40"):
         sliding_coefficients(model, np.zeros((1, 3, 39)), np.zeros((1, 2)))
+
+
+@pytest.mark.parametrize("n_threads", [2, 5])
+def test_threads_do_not_matter(n_threads):
+    model = make_model(9, n_variables=3, n_auxiliary=2, window=40)
+    series, auxiliary = inputs(model, n_cells=30, n_windows=64)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = sliding_coefficients(model, series, auxiliary)
+        torch.set_num_threads(n_threads)
+        np.testing.assert_array_equal(sliding_coefficients(model, series, auxiliary), alone)
+        assert torch.get_num_threads() == n_threads
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_masked_and_read_only_arrays_are_taken_as_they_are_meant():
+    model = make_model(3, n_variables=3, n_auxiliary=2, window=40)
+    series, auxiliary = inputs(model, n_cells=2, n_windows=10)
+    masked = np.ma.masked_array(series, np.zeros_like(series, bool))
+    masked[0, 1, 44] = np.ma.masked
+    series[0, 1, 44] = np.nan
+    series.flags.writeable = False
+    got = sliding_coefficients(model, series, auxiliary)
+    assert np.isnan(got).any()
+    np.testing.assert_array_equal(sliding_coefficients(model, masked, auxiliary), got)
+
+
+@settings(max_examples=30, deadline=None)
+@given(model=networks(), day=st.integers(0, 5), sign=st.sampled_from([-1, 1]))
+def test_infinite_values_are_missing(model, day, sign):
+    series, auxiliary = inputs(model, 2, 6)
+    series[1, 0, day] = sign * np.inf
+    got = sliding_coefficients(model, series, auxiliary)
+    series[1, 0, day] = np.nan
+    np.testing.assert_array_equal(got, sliding_coefficients(model, series, auxiliary))
+    assert np.isnan(got[1]).any()
+    assert not np.isnan(got[0]).any()
+
+
+def test_series_that_run_backwards_are_taken():
+    model = make_model(3, n_variables=3, n_auxiliary=2, window=40)
+    series, auxiliary = inputs(model, n_cells=2, n_windows=10)
+    backwards = np.ascontiguousarray(series[..., ::-1])[..., ::-1]
+    got = sliding_coefficients(model, backwards, auxiliary)
+    np.testing.assert_array_equal(got, sliding_coefficients(model, series, auxiliary))
+
+
+def test_many_threads_share_many_parts(monkeypatch):
+    """Threads ask for the next part at the same time: none is lost, taken twice or refused."""
+    model = make_model(3, n_variables=2, n_auxiliary=1, window=40, width=8, head_width=4)
+    series, auxiliary = inputs(model, n_cells=600, n_windows=2)
+    monkeypatch.setattr(engine, "CPU", engine.Portions(1, 48))
+    before, interval = torch.get_num_threads(), sys.getswitchinterval()
+    try:
+        torch.set_num_threads(1)
+        alone = sliding_coefficients(model, series, auxiliary)
+        torch.set_num_threads(8)
+        sys.setswitchinterval(1e-6)
+        np.testing.assert_array_equal(sliding_coefficients(model, series, auxiliary), alone)
+    finally:
+        sys.setswitchinterval(interval)
+        torch.set_num_threads(before)
+
+
+def test_other_threads_keep_their_default():
+    model = make_model(3, n_variables=3, n_auxiliary=2, window=40)
+    before, found = torch.get_num_threads(), []
+    try:
+        torch.set_num_threads(3)
+        sliding_coefficients(model, *inputs(model, n_cells=20, n_windows=50))
+        thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+    finally:
+        torch.set_num_threads(before)
+    assert found == [3]
+
+
+def test_what_the_engine_cannot_judge_is_refused():
+    model = make_model(3, n_variables=3, n_auxiliary=2, window=40)
+    series, auxiliary = inputs(model, n_cells=2, n_windows=10)
+    labelled = xr.DataArray(series, dims=("cell", "variable", "time"))
+    with pytest.raises(TypeError, match=r"dp\.predict"):
+        sliding_coefficients(model, labelled, auxiliary)
+    with pytest.raises(TypeError, match="expected a DeepProfile"):
+        sliding_coefficients("model", series, auxiliary)
+    model.series_maximum[1] = np.nan
+    with pytest.raises(ValueError, match="set_limits"):
+        sliding_coefficients(model, series, auxiliary)
+
+
+def test_no_cells_give_no_profiles():
+    model = make_model(3, n_variables=3, n_auxiliary=2, window=40)
+    assert sliding_coefficients(model, *inputs(model, 0, 5)).shape == (0, 5, 10)
+
+
+# --- precision ---
+
+
+def test_settings_of_the_process_do_not_reach_the_engine():
+    model = make_model(4)
+    series, auxiliary = inputs(model, n_cells=2, n_windows=40)
+    exact = sliding_coefficients(model, series, auxiliary)
+    settings_of_torch = torch.backends.mkldnn.matmul
+    before = settings_of_torch.fp32_precision
+    try:
+        settings_of_torch.fp32_precision = "bf16"
+        np.testing.assert_array_equal(sliding_coefficients(model, series, auxiliary), exact)
+        assert settings_of_torch.fp32_precision == "bf16"
+    finally:
+        settings_of_torch.fp32_precision = before
+
+
+@pytest.mark.skipif(not has_bfloat16(), reason="no products of bfloat16 here")
+def test_bfloat16_rounds_each_factor_and_no_more():
+    model = make_model(4)
+    series, auxiliary = inputs(model, n_cells=4, n_windows=100)
+    exact = sliding_coefficients(model, series, auxiliary) @ DEPTHS.T
+    rough = sliding_coefficients(model, series, auxiliary, precision="bfloat16") @ DEPTHS.T
+    # A factor is off by 2^-9 at most; eight layers of averaging weights add these up.
+    assert np.abs(rough - exact).max() < 8 * 2**-9 * np.abs(exact).max()
+
+
+def test_devices_and_threads_with_other_precisions_do_not_disturb_each_other():
+    settings = {"cpu": torch.backends.mkldnn.matmul, "cuda": torch.backends.cuda.matmul}
+
+    def now():
+        return {name: setting.fp32_precision for name, setting in settings.items()}
+
+    before, seen = now(), []
+
+    def other():
+        with fixed("bfloat16", torch.device("cpu")):
+            seen.append(now()["cpu"])
+
+    thread = threading.Thread(target=other)
+    outer = fixed("float32", torch.device("cpu"))
+    outer.__enter__()
+    thread.start()
+    with fixed("tf32", torch.device("cuda")):
+        assert now() == {"cpu": "ieee", "cuda": "tf32"}
+        outer.__exit__(None, None, None)
+        thread.join()
+        assert now()["cuda"] == "tf32"
+    assert seen == ["bf16"]
+    assert now() == before
+
+
+@pytest.mark.parametrize("precision", ["float16", "tf32"])
+def test_a_precision_that_is_not_there_is_refused(precision):
+    model = make_model(3, n_variables=3, n_auxiliary=2, window=40)
+    with pytest.raises(ValueError, match="expected one of float32, "):
+        sliding_coefficients(model, *inputs(model, 1, 1), precision=precision)
+
+
+def test_gpus_have_tf32_and_no_bfloat16():
+    for precision in PRECISIONS:
+        if precision == "bfloat16":
+            with pytest.raises(ValueError, match="expected one of float32, tf32"):
+                check_precision(precision, torch.device("cuda"))
+        else:
+            check_precision(precision, torch.device("cuda"))

@@ -6,11 +6,11 @@ import pytest
 
 from deepprofile.stages import StageError
 from deepprofile.stages.publication import fingerprint_of, outstanding, require_all
-from deepprofile.store import JobFailure
+from deepprofile.store import JobFailure, SinglePiece
 
 
 @dataclass(frozen=True)
-class Work:
+class Work(SinglePiece):
     key: str
     fingerprint: str
 
@@ -18,6 +18,18 @@ class Work:
 def test_a_job_is_outstanding_unless_its_own_fingerprint_is_there():
     jobs = [Work("a", "1"), Work("b", "1"), Work("c", "1")]
     assert outstanding(jobs, {"a": "1", "b": "0"}) == jobs[1:]
+
+
+@dataclass(frozen=True)
+class Several:
+    entries: dict[str, str]
+
+
+def test_a_job_of_several_pieces_is_outstanding_if_one_of_them_is():
+    job = Several({"a": "1", "b": "2"})
+    assert outstanding([job], {"a": "1", "b": "2", "c": "3"}) == []
+    for done in ({"a": "1"}, {"a": "1", "b": "1"}, {"a": "2", "b": "1"}):
+        assert outstanding([job], done) == [job]
 
 
 def test_fingerprints_differ_with_content_and_order():

@@ -112,6 +112,13 @@ def test_a_missing_file_names_the_recipes_that_exist(tmp_path):
         load_recipe(tmp_path / "recipes.yaml")
 
 
+@pytest.mark.parametrize(("device", "precision"), [("cpu", "tf32"), ("cuda", "bfloat16")])
+def test_a_precision_that_the_device_never_has_is_refused(tmp_path, device, precision):
+    path = write(tmp_path, predict={"device": device, "precision": precision})
+    with pytest.raises(RecipeError, match=f"predict: precision {precision} is there on"):
+        load_recipe(path)
+
+
 def test_invalid_yaml_is_named(tmp_path):
     path = tmp_path / "broken.yaml"
     path.write_text("name: [unclosed")

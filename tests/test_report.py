@@ -5,6 +5,7 @@ import re
 from io import StringIO
 
 import fsspec
+import hypothesis
 import numpy as np
 import pandas as pd
 import pytest
@@ -227,6 +228,7 @@ values = st.lists(
 )
 
 
+@hypothesis.example([0.0, 0.0005], findings.COLUMNS[0])
 @given(values, st.sampled_from(findings.COLUMNS))
 def test_best_values_equal_a_plain_search(found, column):
     distance = {"high": lambda v: -v, "low": lambda v: v, "zero": abs}.get(column.better)

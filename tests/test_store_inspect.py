@@ -1,10 +1,18 @@
-from datetime import date
+from datetime import UTC, date, datetime
 
 import pytest
 from rich.console import Console
 from store_support import LAYERS, N_DAYS, REGION, jobs, template, write_block
 
-from deepprofile.store import NotACubeError, describe, publish, render, samples_template
+from deepprofile.store import (
+    Commit,
+    NotACubeError,
+    describe,
+    publish,
+    render,
+    samples_template,
+)
+from deepprofile.store.ledger import open_failures
 from deepprofile.store.repository import open_or_create
 
 
@@ -62,12 +70,54 @@ def test_holes_failures_and_granules_set_aside(client, tmp_path):
     assert "Failed jobs: none" in text_of(summary)
 
 
+def test_a_failure_is_forgotten_when_other_jobs_have_written_all_its_pieces():
+    def commit(**metadata):
+        return Commit("id", datetime.now(UTC), "message", {"stage": "predict", **metadata})
+
+    failure = {"job": "blocks 1 to 2", "error": "broken", "entries": ["block 1", "block 2"]}
+    log = [
+        commit(done={"block 1": "old", "block 2": "old"}),
+        commit(failed=[failure], done={"block 3": "new"}),
+    ]
+    assert open_failures(log[::-1]) == {"blocks 1 to 2": "broken"}
+    log.append(commit(done={"block 2": "new"}))
+    assert open_failures(log[::-1]) == {"blocks 1 to 2": "broken"}
+    log.append(commit(done={"block 1": "new"}))
+    assert open_failures(log[::-1]) == {}
+    log.append(commit(failed=[failure]))
+    assert open_failures(log[::-1]) == {"blocks 1 to 2": "broken"}
+
+
 def test_tiles_that_were_never_written_are_no_holes(client, tmp_path):
     url = str(tmp_path / "era5")
     write(client, url, [job for job in jobs() if job.tile.column == 59])
     summary = describe(url)
     assert summary.holes == []
     assert all(array.percent == 50.0 for array in summary.arrays)
+
+
+def test_tiles_without_land_are_named_and_not_counted(client, tmp_path):
+    url = str(tmp_path / "coefficients")
+    here = [job for job in jobs() if job.tile.column == 59]
+    write(client, url, here, without_land=["28 60"], model="c0ffee", precision="float32")
+    summary = describe(url)
+    assert summary.without_land == ["28 60"]
+    assert (summary.model, summary.precision) == ("c0ffee", "float32")
+    assert [(a.shards, a.present, a.percent) for a in summary.arrays] == [(2, 2, 100.0)] * 2
+    assert summary.holes == []
+    text = text_of(summary)
+    for expected in ("Tiles without land, never scheduled: 1", "28 60", "c0ffee", "float32"):
+        assert expected in text
+
+
+def test_the_newest_model_and_its_precision_are_shown(client, tmp_path):
+    url = str(tmp_path / "coefficients")
+    write(client, url, jobs(), model="older", precision="tf32", without_land=[])
+    write(client, url, jobs(offset=1), model="newer", precision="bfloat16", without_land=[])
+    write(client, url, jobs(offset=2))
+    summary = describe(url)
+    assert (summary.model, summary.precision) == ("newer", "bfloat16")
+    assert "Tiles without land" not in text_of(summary)
 
 
 def test_a_cube_without_region_or_days(tmp_path):

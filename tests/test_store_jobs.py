@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from distributed import Client
 
 from deepprofile.store import JobError, check_memory, run_jobs
 
@@ -120,3 +121,11 @@ def test_jobs_that_cannot_fit_are_refused(client):
     check_memory(client, 1_000_000, "rounding")
     with pytest.raises(JobError, match=r"rounding needs .* a job"):
         check_memory(client, 1 << 50, "rounding")
+
+
+def test_the_memory_of_a_worker_counts_once_whatever_its_threads():
+    options = {"memory_limit": "4GiB", "processes": False, "dashboard_address": None}
+    with Client(n_workers=1, threads_per_worker=4, **options) as client:
+        check_memory(client, 2**29, "rounding", worker_memory=2**31)
+        with pytest.raises(JobError, match=r"512.00 MiB a job and 2.50 GiB a worker, .* 4 threads"):
+            check_memory(client, 2**29, "rounding", worker_memory=5 * 2**29)

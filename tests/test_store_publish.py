@@ -120,7 +120,11 @@ def test_a_job_that_fails_every_time_is_recorded_and_the_rest_is_published(clien
     bad = work[3]
     assert [failure.job.key for failure in outcome.failed] == [bad.key]
     assert history(url)[0].metadata["failed"] == [
-        {"job": bad.key, "error": "RuntimeError: this granule is broken"}
+        {
+            "job": bad.key,
+            "error": "RuntimeError: this granule is broken",
+            "entries": [bad.key],
+        }
     ]
     assert done_jobs(url, "ingest") == {job.key: job.fingerprint for job in work[:3]}
     values = open_cube(url)["soil_moisture"].values

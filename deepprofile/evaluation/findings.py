@@ -62,7 +62,8 @@ def columns_of(summary: pd.DataFrame, names: Sequence[str] = tuple(RESULT)) -> l
 
 def best(values: NDArray[np.float64], column: Column) -> NDArray[np.bool_]:
     """Whether each value is the best as far as its shown digits tell; none of a single value."""
-    shown = np.round(values * column.factor, column.digits)
+    # Python's rounding, as in the text: NumPy's makes another of ties such as 0.0005.
+    shown = np.array([round(v * column.factor, column.digits) for v in values.tolist()])
     if column.better is None or np.isfinite(shown).sum() < 2:
         return np.zeros(shown.shape, dtype=np.bool_)
     distance = {"high": -shown, "low": shown, "zero": np.abs(shown)}[column.better]

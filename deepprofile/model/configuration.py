@@ -26,12 +26,14 @@ class NetworkConfig:
         head_width: width of the heads' first layer.
         variables: names of the input variables in their order; empty where unknown.
         features: names of the auxiliary features in their order; empty where unknown.
+        variable_units: units of the input variables in their order; empty where unknown.
+        feature_units: units of the auxiliary features in their order; empty where unknown.
         layers: layers that the network was trained on; empty where unknown.
 
     Raises:
         ValueError: if a size is not positive, the kernel is even, ``filters`` and ``pooling``
             differ in length, the window is not a multiple of the product of ``pooling``, or
-            the names don't match the sizes.
+            names or units don't match the sizes.
     """
 
     n_variables: int = 39
@@ -45,14 +47,18 @@ class NetworkConfig:
     head_width: int = 32
     variables: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
+    variable_units: tuple[str, ...] = ()
+    feature_units: tuple[str, ...] = ()
     layers: tuple[Layer, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that the parts fit together."""
         self._check_sizes()
         self._check_stages()
-        _check_names("variables", self.variables, "n_variables", self.n_variables)
-        _check_names("features", self.features, "n_auxiliary", self.n_auxiliary)
+        for name in ("variables", "variable_units"):
+            _check_count(name, getattr(self, name), "n_variables", self.n_variables)
+        for name in ("features", "feature_units"):
+            _check_count(name, getattr(self, name), "n_auxiliary", self.n_auxiliary)
 
     @property
     def n_features(self) -> int:
@@ -158,8 +164,6 @@ class TrainingConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected more than 0")
 
 
-def _check_names(what: str, names: tuple[str, ...], size_name: str, size: int) -> None:
-    if names and len(names) != size:
-        raise ValueError(
-            f"{len(names)} names of {what} but {size_name} is {size}: expected one name each"
-        )
+def _check_count(what: str, texts: tuple[str, ...], size_name: str, size: int) -> None:
+    if texts and len(texts) != size:
+        raise ValueError(f"{len(texts)} {what} but {size_name} is {size}: expected one each")

@@ -5,167 +5,200 @@ window that starts on day d, lies on day d + s·i, where s is the product of the
 stage. Far from the ends of the window its value depends on that day alone, so one *dense* map of
 all days serves all windows: a convolution of stage stride s becomes one dilated by s. Near the
 ends the zero padding reaches in; these few positions are *edges*, of which each window has its
-own. Every map is multiplied once with all taps of the kernel; dense values and edges are sums of
-these products on different days. No window is ever materialised.
+own. No window is ever materialised.
 
-Arrays have the channels first and the days last: a product is weight @ values, a sum runs along
-contiguous days.
+A map is a matrix (channels, columns): first the days of each cell, then for each edge position
+the windows of each cell. It is multiplied once with all taps of the next kernel; what the
+convolution, the ReLU and the pooling then make of these products are sums of shifted runs of
+columns. This module says of which ones, as plain tables; it computes nothing.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import NamedTuple
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
+
+from deepprofile.model.configuration import NetworkConfig
+
+NO_TAP = -1
 
 
 @dataclass(frozen=True)
-class FeatureMap:
-    """Feature map of one stage in all windows of some cells.
+class MapLayout:
+    """Where the values of one stage's feature map lie.
 
     Attributes:
-        dense: (channels, cells, days), value on each day away from the ends of a window.
-        first_day: day of the series on which ``dense`` begins.
+        cells: cells in the map.
+        windows: windows of a cell; one starts on each of the first days.
+        days: days of a cell in the dense part; 0 where all positions are edges.
+        first_day: day of the series on which the dense part begins.
         stride: days between two positions.
         length: positions in a window.
-        n_windows: windows of a cell; one starts on each of the first days.
-        left: values at the first positions, each (channels, cells, n_windows).
-        right: values at the last positions, the last position first.
+        left: edge positions at the beginning of a window.
+        right: edge positions at its end.
     """
 
-    dense: Tensor
+    cells: int
+    windows: int
+    days: int
     first_day: int
     stride: int
     length: int
-    n_windows: int
-    left: tuple[Tensor, ...] = ()
-    right: tuple[Tensor, ...] = ()
+    left: int = 0
+    right: int = 0
 
-    def at(self, position: int) -> Tensor:
-        """Values of all windows at one position, (channels, cells, n_windows)."""
-        from_right = self.length - 1 - position
-        if position < len(self.left):
-            return self.left[position]
-        if from_right < len(self.right):
-            return self.right[from_right]
-        return self.on_days_of(position, self.dense)
+    @classmethod
+    def of_series(cls, cells: int, days: int, window: int) -> "MapLayout":
+        """The map before the first stage, which is the series itself."""
+        return cls(cells, days - window + 1, days, 0, 1, window)
 
-    def on_days_of(self, position: int, values: Tensor) -> Tensor:
-        """Of values that lie as ``dense`` those of one position in all windows."""
-        return values.narrow(2, position * self.stride - self.first_day, self.n_windows)
+    @property
+    def columns(self) -> int:
+        """Columns of the whole map."""
+        return self.cells * (self.days + (self.left + self.right) * self.windows)
 
-    def convolve(self, kernel: Tensor, bias: Tensor) -> "FeatureMap":
-        """Convolution with zero padding at the ends of each window, then ReLU.
+    @property
+    def has_inside(self) -> bool:
+        """Whether some position is no edge, so that the dense part is looked at."""
+        return self.left + self.right < self.length
 
-        Args:
-            kernel: (taps, out, in).
-            bias: (out, 1, 1).
-        """
-        products = TapProducts(self, kernel)
-        half = len(kernel) // 2
-        n_left = min(len(self.left) + half, self.length)
-        n_right = min(len(self.right) + half, self.length - n_left)
+    def edges(self) -> list[int]:
+        """The edge positions in the order of their columns."""
         last = self.length - 1
-        dense = products.dense[0]
-        if n_left + n_right < self.length:  # otherwise the dense map is not looked at again
-            dense = _total([bias, *products.inside()]).relu_()
+        return [*range(self.left), *(last - i for i in range(self.right))]
+
+    def run(self, position: int) -> tuple[int, int]:
+        """Column of the first window of the first cell at a position, and columns to the next cell.
+
+        The windows of a cell follow one another.
+        """
+        from_right = self.length - 1 - position
+        if position < self.left:
+            edge = position
+        elif from_right < self.right:
+            edge = self.left + from_right
+        else:
+            return position * self.stride - self.first_day, self.days
+        return self.cells * (self.days + edge * self.windows), self.windows
+
+    def runs(self) -> NDArray[np.int64]:
+        """:meth:`run` of all positions, (length, 2)."""
+        return np.array([self.run(position) for position in range(self.length)], np.int64)
+
+    def convolved(self, taps: int) -> "MapLayout":
+        """The map after a convolution with zero padding at the ends of each window."""
+        half = taps // 2
+        left = min(self.left + half, self.length)
+        right = min(self.right + half, self.length - left)
+        inside = left + right < self.length
         return replace(
             self,
-            dense=dense,
+            days=self.days - (taps - 1) * self.stride if inside else 0,
             first_day=self.first_day + half * self.stride,
-            left=tuple(_total([bias, *products.at(i)]).relu_() for i in range(n_left)),
-            right=tuple(_total([bias, *products.at(last - i)]).relu_() for i in range(n_right)),
+            left=left,
+            right=right,
         )
 
-    def pool(self, size: int) -> "FeatureMap":
-        """Sum of ``size`` positions at a time."""
-
-        def total(position: int) -> Tensor:
-            return _total([self.at(position * size + k) for k in range(size)])
-
+    def pooled(self, size: int) -> "MapLayout":
+        """The map in which ``size`` positions at a time have become one."""
         length = self.length // size
-        n_left = -(-len(self.left) // size)
-        n_right = min(-(-len(self.right) // size), length - n_left)
-        dense = self.dense
-        if n_left + n_right < length:  # otherwise the dense map is not looked at again
-            n_days = dense.shape[2] - (size - 1) * self.stride
-            dense = _total([dense.narrow(2, k * self.stride, n_days) for k in range(size)])
+        left = -(-self.left // size)
+        right = min(-(-self.right // size), length - left)
+        inside = left + right < length
         return replace(
             self,
-            dense=dense,
+            days=self.days - (size - 1) * self.stride if inside else 0,
             stride=self.stride * size,
             length=length,
-            left=tuple(total(i) for i in range(n_left)),
-            right=tuple(total(length - 1 - i) for i in range(n_right)),
+            left=left,
+            right=right,
         )
 
 
-class TapProducts:
-    """Products of a feature map with each tap of a kernel (taps, out, in), and their sums."""
+class StageSums(NamedTuple):
+    """What a stage sums after its products.
 
-    def __init__(self, stage: FeatureMap, kernel: Tensor) -> None:
-        """Multiply the edges with the taps that reach them, and the dense map with all."""
-        self.stage, self.n_taps, self.half = stage, len(kernel), len(kernel) // 2
-        self.left = [_multiply(kernel[: self.half + 1 + i], x) for i, x in enumerate(stage.left)]
-        self.right = [
-            _multiply(kernel[max(0, self.half - i) :], x) for i, x in enumerate(stage.right)
-        ]
-        self.dense = _multiply(kernel, stage.dense)
-        self._runs: dict[tuple[int, int], Tensor] = {}
+    A *track* is a sum of runs of columns of the products, the dense part or one edge position
+    after the convolution. An *output* is a sum of pieces of tracks.
 
-    def at(self, position: int) -> list[Tensor]:
-        """Terms of the convolution at one position, of the taps that lie inside the window."""
-        stage, terms, dense = self.stage, [], []
-        first = position - self.half
-        for tap in range(max(0, -first), min(self.n_taps, stage.length - first)):
-            from_right = stage.length - 1 - (first + tap)
-            if first + tap < len(stage.left):
-                terms.append(self.left[first + tap][tap])
-            elif from_right < len(stage.right):
-                terms.append(self.right[from_right][tap - self.n_taps])
-            else:
-                dense.append(tap)
-        if dense:
-            run = self._run(dense[0], dense[-1])
-            terms.append(stage.on_days_of(first + dense[0], run))
-        return terms
+    Attributes:
+        terms: (tracks, taps, 3) tap, column and step to the next cell of each run that is added;
+            after the last one the tap is ``NO_TAP``.
+        sizes: (tracks,) columns of a track for each cell.
+        pieces: (outputs, pool, 2) track and its first column.
+        outputs: (outputs, 3) column in the new map, step to the next cell, columns of a cell.
+    """
 
-    def inside(self) -> list[Tensor]:
-        """Terms of the convolution away from the edges, on the day of the first tap."""
-        return self._parts(0, self.n_taps - 1)
-
-    def _run(self, first: int, last: int) -> Tensor:
-        """Sum over some taps along the dense map, on the day of the first of these taps."""
-        if (first, last) not in self._runs:
-            self._runs[first, last] = _total(self._parts(first, last))
-        return self._runs[first, last]
-
-    def _parts(self, first: int, last: int) -> list[Tensor]:
-        """Terms of a run: a tap and the run without it.
-
-        Taken off the beginning of runs to the kernel's end, off the end of others: the shorter
-        runs are then those that edges need too.
-        """
-        stride = self.stage.stride
-        n_days = self.dense.shape[-1] - (last - first) * stride
-        if first == last:
-            return [self.dense[first]]
-        if last == self.n_taps - 1:
-            tap, rest = self.dense[first], self._run(first + 1, last)
-            return [tap.narrow(2, 0, n_days), rest.narrow(2, stride, n_days)]
-        tap, rest = self.dense[last], self._run(first, last - 1)
-        return [tap.narrow(2, (last - first) * stride, n_days), rest.narrow(2, 0, n_days)]
+    terms: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    pieces: NDArray[np.int64]
+    outputs: NDArray[np.int64]
 
 
-def _multiply(kernel: Tensor, values: Tensor) -> Tensor:
-    """Products (taps, out, cells, days) of taps (taps, out, in) and values (in, cells, days)."""
-    product = kernel.flatten(0, 1) @ values.flatten(1)
-    return product.view(*kernel.shape[:2], *values.shape[1:])
+def stage_sums(before: MapLayout, taps: int, size: int) -> tuple[MapLayout, StageSums]:
+    """The map after a stage with so many taps and such a pooling, and the sums that make it."""
+    between = before.convolved(taps)
+    after = between.pooled(size)
+    tracks = [_edge_terms(before, position, taps) for position in between.edges()]
+    sizes = [before.windows] * len(tracks)
+    pieces = [_edge_pieces(between, position, size) for position in after.edges()]
+    outputs = [(*after.run(position), before.windows) for position in after.edges()]
+    if between.has_inside:
+        tracks.insert(0, [(tap, tap * before.stride, before.days) for tap in range(taps)])
+        sizes.insert(0, between.days)
+    if after.has_inside:
+        pieces.insert(0, [(0, k * before.stride) for k in range(size)])
+        outputs.insert(0, (0, after.days, after.days))
+    table = np.full((len(tracks), taps, 3), NO_TAP, np.int64)
+    for row, terms in zip(table, tracks, strict=True):
+        row[: len(terms)] = terms
+    return after, StageSums(
+        table, np.array(sizes, np.int64), np.array(pieces, np.int64), np.array(outputs, np.int64)
+    )
 
 
-def _total(terms: list[Tensor]) -> Tensor:
-    """Sum of the terms: a new array unless there is one term only."""
-    if len(terms) == 1:
-        return terms[0]
-    total = terms[0] + terms[1]
-    for term in terms[2:]:
-        total += term
-    return total
+class Stages(NamedTuple):
+    """Where everything lies on the way through the convolutions.
+
+    Attributes:
+        layouts: of the maps before the first stage and after each.
+        sums: what each stage sums.
+        runs: (positions, 2) see :meth:`MapLayout.runs`, of the last map.
+    """
+
+    layouts: list[MapLayout]
+    sums: list[StageSums]
+    runs: NDArray[np.int64]
+
+
+@lru_cache(maxsize=64)
+def stages(config: NetworkConfig, cells: int, days: int) -> Stages:
+    """Stages of a network for some cells with series of so many days."""
+    layouts, sums = [MapLayout.of_series(cells, days, config.window)], []
+    for pool in config.pooling:
+        layout, stage = stage_sums(layouts[-1], config.kernel_size, pool)
+        layouts.append(layout)
+        sums.append(stage)
+    return Stages(layouts, sums, layouts[-1].runs())
+
+
+def _edge_terms(before: MapLayout, position: int, taps: int) -> list[tuple[int, int, int]]:
+    """Runs of an edge position: those of the taps that lie inside the window."""
+    first = position - taps // 2
+    inside = range(max(0, -first), min(taps, before.length - first))
+    return [(tap, *before.run(first + tap)) for tap in inside]
+
+
+def _edge_pieces(between: MapLayout, position: int, size: int) -> Sequence[tuple[int, int]]:
+    """Pieces of tracks that a pooled edge position sums."""
+    edges = between.edges()
+    pieces = []
+    for inner in range(position * size, (position + 1) * size):
+        if inner in edges:
+            pieces.append((between.has_inside + edges.index(inner), 0))
+        else:
+            pieces.append((0, between.run(inner)[0]))
+    return pieces

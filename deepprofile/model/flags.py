@@ -3,6 +3,7 @@
 from enum import IntEnum
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,8 +18,15 @@ class Flag(IntEnum):
     """Some value of the window is missing; no profile."""
     NO_FULL_WINDOW = 3
     """Fewer days than a window lie before this day; no profile."""
-    NOT_LAND = 4
-    """Not a land cell, or without auxiliary features; no profile."""
+    MISSING_FEATURES = 4
+    """A land cell without all its auxiliary features; no profile."""
+    NOT_LAND = 5
+    """Not a land cell; no profile."""
+
+
+_VALID, _GAP_FILLED, _MISSING_FORCING = (
+    int(flag) for flag in (Flag.VALID, Flag.GAP_FILLED, Flag.MISSING_FORCING)
+)
 
 
 def flag_attributes() -> dict[str, Any]:
@@ -32,25 +40,46 @@ def flag_attributes() -> dict[str, Any]:
 
 
 def window_flags(
-    missing: NDArray[np.bool_],
-    filled: NDArray[np.bool_],
+    missing: NDArray[np.integer | np.bool_],
+    filled: NDArray[np.integer | np.bool_],
     window: int,
 ) -> NDArray[np.uint8]:
     """Flags of the days on which a window ends.
 
     Args:
-        missing: (cells, T) true where a variable of the day is missing after filling.
-        filled: (cells, T) true where a variable of the day was filled.
+        missing: (cells, T) how many variables of the day are missing after filling, or whether.
+        filled: (cells, T) how many variables of the day were filled, or whether.
         window: days in a window.
 
     Returns:
         (cells, T - window + 1), each VALID, GAP_FILLED or MISSING_FORCING.
     """
-    flags = np.where(_any_in_window(filled, window), Flag.GAP_FILLED, Flag.VALID)
-    flags = np.where(_any_in_window(missing, window), Flag.MISSING_FORCING, flags)
-    return flags.astype(np.uint8)
+    n_windows = max(0, missing.shape[1] - window + 1)
+    flags = np.empty((len(missing), n_windows), np.uint8)
+    _flag_windows(missing, filled, window, flags)
+    return flags
 
 
-def _any_in_window(days: NDArray[np.bool_], window: int) -> NDArray[np.bool_]:
-    count = np.cumsum(np.pad(days, ((0, 0), (1, 0))), axis=1)
-    return count[:, window:] > count[:, :-window]
+@numba.njit(nogil=True, cache=True)
+def _flag_windows(
+    missing: NDArray[np.integer | np.bool_],
+    filled: NDArray[np.integer | np.bool_],
+    window: int,
+    flags: NDArray[np.uint8],
+) -> None:
+    """Walk along each series, and remember the last day that was missing or filled."""
+    for cell in range(len(missing)):
+        last_missing = last_filled = -1
+        for day in range(missing.shape[1]):
+            if missing[cell, day]:
+                last_missing = day
+            if filled[cell, day]:
+                last_filled = day
+            start = day - window + 1
+            if start < 0:
+                continue
+            flags[cell, start] = _VALID
+            if last_missing >= start:
+                flags[cell, start] = _MISSING_FORCING
+            elif last_filled >= start:
+                flags[cell, start] = _GAP_FILLED

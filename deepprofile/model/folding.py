@@ -1,11 +1,9 @@
-"""The network's weights as the sliding engine wants them: nothing left but products and ramps.
+"""The network's weights as the sliding engine wants them: products, biases and ramps only.
 
-Batch norms, the scale of the series and the division of the average pooling go into the weights.
-The biases of the dense layers are never added: ``relu(y + b) = max(y, -b) + b``, so a layer
-stores ``max(y, -b)``, and the next one takes the missing ``b`` into its own bias.
+Batch norms, the scale of the series and the division of the average pooling go into the weights,
+in double precision.
 """
 
-from collections.abc import Iterable
 from typing import NamedTuple, cast
 
 import torch
@@ -19,25 +17,23 @@ class Convolution(NamedTuple):
 
     Attributes:
         kernel: (taps, out, in).
-        bias: (out, 1, 1).
-        pool: positions that are summed afterwards.
+        bias: (out,).
     """
 
     kernel: Tensor
     bias: Tensor
-    pool: int
 
 
-class Ramp(NamedTuple):
-    """A dense layer, ``max(weight @ x, lower)``.
+class Dense(NamedTuple):
+    """A dense layer, ``relu(weight @ x + bias)``.
 
     Attributes:
         weight: (…, out, in).
-        lower: (…, out, 1).
+        bias: (…, out).
     """
 
     weight: Tensor
-    lower: Tensor
+    bias: Tensor
 
 
 class FoldedNetwork(NamedTuple):
@@ -50,16 +46,16 @@ class FoldedNetwork(NamedTuple):
         second: dense layers from (features, h3) to h6.
         entry: first layers of all heads, from (features, h3, h6).
         middle: second layers of the heads, a batch.
-        last: (heads, 1, second), weighted sums.
-        constant: (heads, 1), added to them.
+        last: (heads, second), weighted sums.
+        constant: (heads,), added to them.
     """
 
     offset: Tensor
     convolutions: list[Convolution]
-    first: list[Ramp]
-    second: list[Ramp]
-    entry: Ramp
-    middle: Ramp
+    first: list[Dense]
+    second: list[Dense]
+    entry: Dense
+    middle: Dense
     last: Tensor
     constant: Tensor
 
@@ -70,19 +66,20 @@ def fold(model: DeepProfile) -> FoldedNetwork:
 
     Takes about a millisecond: done at every call, so that it is never out of date.
     """
-    width = model.config.width
-    n_features = model.config.n_features + model.config.n_auxiliary
-    shift = model.series_minimum.new_zeros(n_features, dtype=torch.float64)
-    first, shift_h3 = _fold_chain(_dense_layers(model.dense.first.children()), shift)
-    shift = torch.cat([shift, shift_h3])
-    (weight, bias), *others = _dense_layers(model.dense.second.children())
-    weight = weight.roll(-width, dims=1)  # from (h3, features) to (features, h3)
-    second, shift_h6 = _fold_chain([(weight, bias), *others], shift)
-    entry, middle, constant = _fold_heads(model.heads, torch.cat([shift, shift_h6]))
-    last = model.heads.weight_out.detach()[:, None]
-    offset = model.series_minimum[:, None, None]
+    width, heads = model.config.width, model.heads
+    first = [_fold_dense(layer) for layer in model.dense.first.children()]
+    second = [_fold_dense(layer) for layer in model.dense.second.children()]
+    weight, bias = second[0]
+    second[0] = Dense(weight.roll(-width, dims=1).contiguous(), bias)  # from (features, h3)
     return FoldedNetwork(
-        offset, _fold_extractor(model), first, second, entry, middle, last, constant
+        model.series_minimum[:, None, None],
+        _fold_extractor(model),
+        first,
+        second,
+        _fold_dense(heads.entry),
+        _fold_middle(heads),
+        heads.weight_out.detach().float(),
+        heads.bias_out.detach().float(),
     )
 
 
@@ -94,47 +91,27 @@ def _fold_extractor(model: DeepProfile) -> list[Convolution]:
         convolution, norm, *_ = stage.children()
         weight, bias = _fold_norm(*_parameters(convolution), norm)
         kernel = weight[:, :, 0].permute(2, 0, 1) * scale / pool
-        convolutions.append(
-            Convolution(kernel.float().contiguous(), (bias / pool).float()[:, None, None], pool)
-        )
+        convolutions.append(Convolution(kernel.float().contiguous(), (bias / pool).float()))
         scale = torch.ones_like(bias)
     return convolutions
 
 
-def _fold_heads(heads: Heads, shift: Tensor) -> tuple[Ramp, Ramp, Tensor]:
+def _fold_middle(heads: Heads) -> Dense:
     n_heads, n_first, n_second = heads.weight.shape
-    [entry], shift = _fold_chain(_dense_layers([heads.entry]), shift)
     weight = heads.weight.transpose(1, 2).reshape(-1, n_first)
     weight, bias = _fold_norm(weight, heads.bias.flatten(), heads.norm)
-    weight = weight.view(n_heads, n_second, n_first)
-    bias = bias.view(n_heads, n_second, 1) + weight @ shift.view(n_heads, n_first, 1)
-    last = heads.weight_out.double()[:, None]
-    constant = heads.bias_out[:, None] + (last @ bias)[:, 0]
-    return entry, Ramp(weight.float(), -bias.float()), constant.float()
+    return Dense(weight.view(n_heads, n_second, n_first).float(), bias.view(n_heads, -1).float())
 
 
-def _dense_layers(modules: Iterable[nn.Module]) -> list[tuple[Tensor, Tensor]]:
-    """Weight and bias of linear layers with their batch norms."""
-    layers = []
-    for module in modules:
-        linear, norm, _ = module.children()
-        layers.append(_fold_norm(*_parameters(linear), norm))
-    return layers
+def _fold_dense(layer: nn.Module) -> Dense:
+    """A linear layer with its batch norm."""
+    linear, norm, _ = layer.children()
+    weight, bias = _fold_norm(*_parameters(linear), norm)
+    return Dense(weight.float(), bias.float())
 
 
 def _parameters(layer: nn.Module) -> tuple[Tensor, Tensor]:
     return cast(Tensor, layer.weight), cast(Tensor, layer.bias)
-
-
-def _fold_chain(
-    layers: Iterable[tuple[Tensor, Tensor]], shift: Tensor
-) -> tuple[list[Ramp], Tensor]:
-    """Layers in a row, and what must be added to their result, ``shift`` to their input."""
-    ramps = []
-    for weight, bias in layers:
-        shift = bias + weight @ shift
-        ramps.append(Ramp(weight.float(), -shift[:, None].float()))
-    return ramps, shift
 
 
 def _fold_norm(weight: Tensor, bias: Tensor, norm: nn.Module) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Models on disk or in an object store: ``model.safetensors`` and ``model.json`` in one folder.
 
-Weights, batch-norm statistics and limits lie in the safetensors file; the network's shape, names
-and provenance in the JSON file, with a fingerprint of both. Nothing is ever pickled.
+Weights, batch-norm statistics and limits lie in the safetensors file; the network's shape, names,
+units and provenance in the JSON file, with a fingerprint of both. Nothing is ever pickled.
 """
 
 import hashlib
@@ -20,9 +20,9 @@ from deepprofile.model.network import DeepProfile
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
 FORMAT = "deepprofile-model"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
-_resident: dict[str, DeepProfile] = {}
+_resident: dict[str, tuple[str, DeepProfile]] = {}
 _resident_lock = threading.Lock()
 
 
@@ -107,27 +107,41 @@ def read_description(url: str) -> dict[str, Any]:
         content = json.loads(_read(url, DESCRIPTION))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{url}/{DESCRIPTION} is not JSON: {error}") from error
-    found = (content.get("format"), content.get("format_version")) if content else None
+    if not isinstance(content, dict):
+        raise ValueError(f"{url}/{DESCRIPTION} holds a {type(content).__name__}, not an object")
+    found = content.get("format"), content.get("format_version")
     if found != (FORMAT, FORMAT_VERSION):
         raise ValueError(
             f"{url}/{DESCRIPTION} has format and version {found}: this version of deepprofile "
             f"reads {(FORMAT, FORMAT_VERSION)}"
         )
-    return dict(content)
+    if not isinstance(content.get("fingerprint"), str):
+        raise ValueError(f"{url}/{DESCRIPTION} names no fingerprint: save the model again")
+    try:
+        NetworkConfig.from_dict(content["network"])
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{url}/{DESCRIPTION} describes no network of this version ({error!r}): save the "
+            "model again"
+        ) from error
+    return content
 
 
-def resident(url: str, expected: str) -> DeepProfile:
-    """The model with fingerprint ``expected``, loaded once in each process.
+def resident(url: str, expected: str, device: str = "cpu") -> DeepProfile:
+    """The model with fingerprint ``expected`` on a device, loaded once in each process.
 
-    Threads that ask at the same time wait for one load. The model is shared: read it only.
+    One model stays for each device, the last that was asked for. Threads that ask at the same
+    time wait for one load. The model is shared: read it only.
 
     Raises:
         FileNotFoundError, ValueError: as :func:`load_model`.
     """
     with _resident_lock:
-        if expected not in _resident:
-            _resident[expected] = load_model(url, expected)
-        return _resident[expected]
+        held, model = _resident.get(device, ("", None))
+        if model is None or held != expected:
+            model = load_model(url, expected).to(device)
+            _resident[device] = expected, model
+        return model
 
 
 def _configuration_json(config: NetworkConfig) -> str:
@@ -138,7 +152,7 @@ def _read(url: str, name: str) -> bytes:
     fs, folder = url_to_fs(str(url))
     try:
         return bytes(fs.cat_file(f"{folder}/{name}"))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(
             f"there is no {name} in {url}: expected a folder with {WEIGHTS} and {DESCRIPTION}, "
             "as dp.save_model or the train stage writes it"

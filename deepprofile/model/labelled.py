@@ -16,14 +16,28 @@ import numpy as np
 import xarray as xr
 from dask.delayed import delayed
 
+from deepprofile.model.arguments import (
+    check_cells,
+    check_days,
+    check_gap,
+    check_labels,
+    check_limits,
+    check_types,
+    check_values,
+    is_lazy,
+    ordered,
+)
+from deepprofile.model.compatibility import features_of, variables_of
 from deepprofile.model.flags import flag_attributes
 from deepprofile.model.gaps import MAX_GAP
 from deepprofile.model.io import fingerprint
 from deepprofile.model.network import DeepProfile
+from deepprofile.model.precision import check_precision
 from deepprofile.model.prediction import Profiles, margins, predict_days
 
 FORCING_DIMS = ("time", "variable", "y", "x")
 AUXILIARY_DIMS = ("feature", "y", "x")
+LAND_DIMS = ("y", "x")
 OUTPUT_DIMS = ("time", "degree", "y", "x")
 
 
@@ -34,38 +48,60 @@ def predict(
     *,
     land: xr.DataArray | None = None,
     max_gap: int = MAX_GAP,
+    precision: str = "float32",
 ) -> xr.Dataset:
     """Profiles of every cell and day of a forcing cube.
 
+    A lazy result has about forty tasks for each chunk of the forcing in time and space, and a task
+    holds a window of forcing of its chunk: good for regions and years. A globe of many years is
+    work for the stage predict, which makes no graph.
+
     Args:
         model: a trained network.
-        forcing: (time, variable, y, x) in raw units, daily without a missing day. Lazy forcing
-            gives a lazy result with the same chunks of time and space.
+        forcing: (time, variable, y, x) in raw units, daily without a missing day, NaN where
+            missing. Lazy forcing gives a lazy result with the same chunks of time and space; in
+            it an infinite value counts as missing.
         auxiliary: (feature, y, x) in raw units.
-        land: (y, x), not zero on land; by default every cell with all auxiliary features.
+        land: (y, x), not zero on land; by default every cell. A land cell without all auxiliary
+            features is an error where both are in memory, and flagged where they are not or
+            ``land`` is not given.
         max_gap: gaps of at most so many days are filled by straight lines.
+        precision: of matrix products, one of ``deepprofile.model.precision.PRECISIONS``.
 
     Returns:
         ``coefficients(time, degree, y, x)`` in m³ m⁻³ m⁻ⁱ on all days of the forcing, NaN
         where there is no profile, and ``flag(time, y, x)``, which says why.
 
     Raises:
-        ValueError: if dimensions, sizes, names or coordinates don't fit the model or each other,
-            or days are missing on the time axis.
+        TypeError: if the model is no network, or forcing, auxiliary or land no DataArray.
+        ValueError: if dimensions, sizes, names, order, units or coordinates don't fit the model
+            or each other, days are missing on the time axis or fewer than a window, land cells
+            lack features, a value in memory is infinite or the forcing in memory is far outside
+            the model's limits, these are no numbers, ``max_gap`` is no number of days, or
+            its device has no such precision.
     """
-    forcing = _ordered(forcing, FORCING_DIMS, "forcing")
-    auxiliary = _ordered(auxiliary, AUXILIARY_DIMS, "auxiliary")
-    config = model.config
-    _check_names(forcing, "variable", config.n_variables, config.variables)
-    _check_names(auxiliary, "feature", config.n_auxiliary, config.features)
-    _check_days(forcing)
-    mask = _land_mask(forcing, auxiliary, land)
+    check_types(model, forcing=forcing, auxiliary=auxiliary, land=land)
+    check_limits(model)
+    check_precision(precision, model.series_minimum.device)
+    forcing = ordered(forcing, FORCING_DIMS, "forcing").astype(np.float32, copy=False)
+    auxiliary = ordered(auxiliary, AUXILIARY_DIMS, "auxiliary").astype(np.float32, copy=False)
+    land = None if land is None else _is_land(ordered(land, LAND_DIMS, "land"))
+    check_labels(forcing, "variable", variables_of(model.config))
+    check_labels(auxiliary, "feature", features_of(model.config))
+    check_days(forcing, model.config.window)
+    check_cells(forcing, auxiliary=auxiliary, land=land)
+    check_values(model, forcing, auxiliary, land)
+    check_gap(max_gap)
+    mask = _everywhere(forcing) if land is None else land
     model = copy.deepcopy(model).eval()  # later training must not change a lazy result
-    if isinstance(forcing.data, da.Array):
-        lazy = _lazy_profiles(model, forcing, auxiliary, mask, max_gap)
-        return _label(lazy, forcing, model)
-    arrays = forcing.to_numpy(), auxiliary.to_numpy(), mask.to_numpy()
-    return _label(predict_days(model, *arrays, slice(0, len(arrays[0])), max_gap), forcing, model)
+    settings = max_gap, precision
+    if is_lazy(forcing):
+        profiles: Profiles | _Block = _lazy_profiles(model, forcing, auxiliary, mask, *settings)
+    else:
+        arrays = forcing.to_numpy(), auxiliary.to_numpy(), mask.to_numpy()
+        profiles = predict_days(model, *arrays, slice(0, len(arrays[0])), *settings)
+    attributes = {"model_fingerprint": fingerprint(model), "precision": precision}
+    return _label(profiles, forcing, model.config.n_coefficients).assign_attrs(attributes)
 
 
 class _Block(NamedTuple):
@@ -78,13 +114,15 @@ def _lazy_profiles(
     forcing: xr.DataArray,
     auxiliary: xr.DataArray,
     land: xr.DataArray,
-    max_gap: int,
+    *settings: Any,
 ) -> _Block:
+    """Profiles block by block; ``settings`` are those that `predict_days` takes last."""
     time_chunks, _, *space_chunks = forcing.data.chunks
     space = dict(zip(("y", "x"), space_chunks, strict=True))
     auxiliary, land = auxiliary.chunk({"feature": -1, **space}), land.chunk(space)
-    shared = delayed(model, name=f"model-{fingerprint(model)}", traverse=False)
-    before, after = margins(model.config.window, max_gap)
+    kind = model.series_minimum.device.type
+    shared = delayed(model, name=f"model-{kind}-{fingerprint(model)}", traverse=False)
+    before, after = margins(model.config.window, settings[0])
 
     def block(days: slice, rows: slice, columns: slice) -> _Block:
         first = max(0, days.start - before)
@@ -94,7 +132,7 @@ def _lazy_profiles(
             auxiliary.data[:, rows, columns],
             land.data[rows, columns],
             slice(days.start - first, days.stop - first),
-            max_gap,
+            *settings,
         )
         n_days, *cells = (part.stop - part.start for part in (days, rows, columns))
         shape = (n_days, model.config.n_coefficients, *cells)
@@ -119,7 +157,7 @@ def _slices(chunks: Iterable[int]) -> list[slice]:
     return [slice(*bounds) for bounds in pairwise(accumulate(chunks, initial=0))]
 
 
-def _label(profiles: Profiles | _Block, forcing: xr.DataArray, model: DeepProfile) -> xr.Dataset:
+def _label(profiles: Profiles | _Block, forcing: xr.DataArray, n_coefficients: int) -> xr.Dataset:
     kept = {
         name: coordinate
         for name, coordinate in forcing.coords.items()
@@ -135,57 +173,13 @@ def _label(profiles: Profiles | _Block, forcing: xr.DataArray, model: DeepProfil
             "coefficients": (OUTPUT_DIMS, coefficients, units),
             "flag": (("time", "y", "x"), flag, flag_attributes()),
         },
-        coords={**kept, "degree": np.arange(model.config.n_coefficients)},
-        attrs={"model_fingerprint": fingerprint(model)},
+        coords={**kept, "degree": np.arange(n_coefficients)},
     )
 
 
-def _land_mask(
-    forcing: xr.DataArray, auxiliary: xr.DataArray, land: xr.DataArray | None
-) -> xr.DataArray:
-    parts = {"auxiliary": auxiliary} | ({} if land is None else {"land": land})
-    for name, part in parts.items():
-        try:
-            xr.align(forcing, part, join="exact", exclude=("time", "variable", "feature"))
-        except ValueError as error:
-            raise ValueError(
-                f"forcing and {name} don't lie on the same cells: {error}. Select the same rows "
-                "and columns of both."
-            ) from error
-    if land is None:
-        return xr.ones_like(forcing.isel(time=0, variable=0, drop=True), bool)
-    return land.transpose("y", "x") != 0
+def _is_land(land: xr.DataArray) -> xr.DataArray:
+    return (land != 0) & land.notnull()
 
 
-def _ordered(array: xr.DataArray, dims: tuple[str, ...], name: str) -> xr.DataArray:
-    if set(array.dims) != set(dims):
-        raise ValueError(f"{name} has dimensions {array.dims}: expected {dims}")
-    return array.transpose(*dims).astype(np.float32)
-
-
-def _check_names(array: xr.DataArray, dim: str, size: int, names: tuple[str, ...]) -> None:
-    found = array.sizes[dim]
-    if found != size:
-        raise ValueError(f"there are {found} along {dim!r}: the model expects {size}")
-    if not names or dim not in array.coords:
-        return
-    for i, (given, expected) in enumerate(zip(array[dim].to_numpy(), names, strict=True)):
-        if str(given) != expected:
-            raise ValueError(
-                f"{dim} number {i} is {str(given)!r}: the model was trained with {expected!r} "
-                f"there. Select with .sel({dim}=list(model.config.{dim}s))."
-            )
-
-
-def _check_days(forcing: xr.DataArray) -> None:
-    if "time" not in forcing.coords or forcing["time"].dtype.kind != "M":
-        return
-    time = forcing["time"].to_numpy()
-    wrong = np.flatnonzero(np.diff(time) != np.timedelta64(1, "D"))
-    if wrong.size:
-        i = int(wrong[0])
-        raise ValueError(
-            f"time goes from {np.datetime_as_string(time[i], 'D')} to "
-            f"{np.datetime_as_string(time[i + 1], 'D')}: expected every day. Insert the missing "
-            "days with NaN, for instance by .reindex(time=...)."
-        )
+def _everywhere(forcing: xr.DataArray) -> xr.DataArray:
+    return xr.ones_like(forcing.isel(time=0, variable=0, drop=True), bool)

@@ -50,6 +50,8 @@ class DeepProfile(nn.Module):
         head_width: int = 32,
         variables: Sequence[str] = (),
         features: Sequence[str] = (),
+        variable_units: Sequence[str] = (),
+        feature_units: Sequence[str] = (),
         layers: Sequence[Layer] = (),
     ) -> None:
         """Build the layers with PyTorch's own start."""
@@ -66,6 +68,8 @@ class DeepProfile(nn.Module):
             head_width,
             tuple(variables),
             tuple(features),
+            tuple(variable_units),
+            tuple(feature_units),
             tuple(layers),
         )
         self.register_buffer("series_minimum", torch.zeros(n_variables))

@@ -1,63 +1,91 @@
 """The network run along whole series instead of window by window; exact, and much quicker.
 
-The convolutions run on feature maps of all days (:mod:`deepprofile.model.feature_map`); the
-features of each window are picked from the last map and pass the dense layers and the heads.
-What is taken together at a time is little enough to stay in the cache.
+Cells are taken in small parts (:mod:`deepprofile.model.engine`). On CPUs each thread takes parts
+by itself: one that is held up by other work delays no other.
 """
 
 import copy
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import cycle
 
 import numpy as np
 import torch
+import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from deepprofile.model.feature_map import FeatureMap
-from deepprofile.model.folding import FoldedNetwork, Ramp, fold
+from deepprofile.model.arguments import check_limits, check_types
+from deepprofile.model.configuration import NetworkConfig
+from deepprofile.model.engine import Engine, cells_at_once, parts
+from deepprofile.model.folding import FoldedNetwork, fold
 from deepprofile.model.network import DeepProfile
-
-VALUES_AT_ONCE = 6_000
-"""Cell-days of input that a thread takes together: what is live then stays in its cache."""
-ROWS_AT_ONCE = 256
-"""Windows that a thread passes through the dense layers together, likewise."""
-DEVICE_FACTOR = 512
-"""A GPU takes so many times more than a thread of the CPU."""
+from deepprofile.model.precision import fixed
+from deepprofile.model.staging import Staging
 
 
 def sliding_coefficients(
-    model: DeepProfile, series: ArrayLike, auxiliary: ArrayLike
+    model: DeepProfile, series: ArrayLike, auxiliary: ArrayLike, *, precision: str = "float32"
 ) -> NDArray[np.float32]:
     """Coefficients of every window of the series, equal to the network's window by window.
+
+    Runs on the model's device; on CPUs with as many threads as ``torch.get_num_threads()``.
 
     Args:
         model: the network; evaluated in evaluation mode whatever its own mode is.
         series: (cells, variables, T) in raw units.
         auxiliary: (cells, features) in raw units.
+        precision: of matrix products, one of ``deepprofile.model.precision.PRECISIONS``.
 
     Returns:
         (cells, T - window + 1, n) in m³ m⁻³ m⁻ⁱ, NaN where a value of the window or a feature
-        is missing.
+        is missing (NaN or masked) or infinite.
 
     Raises:
-        ValueError: if the shapes don't fit the model, or T is shorter than a window.
+        ValueError: if the shapes don't fit the model, T is shorter than a window, the model's
+            limits are not finite, or the device has no such precision.
+        TypeError: if the model is none, or an array has labels: their order is not looked at
+            here.
     """
-    series = np.asarray(series, np.float32)
-    auxiliary = np.asarray(auxiliary, np.float32)
+    check_types(model)
+    check_limits(model)
+    series, auxiliary = _plain(series, "series"), _plain(auxiliary, "auxiliary")
     check_shapes(model, series, auxiliary)
-    n_cells, _, n_days = series.shape
-    n_windows = n_days - model.config.window + 1
-    result = np.empty((n_cells, n_windows, model.config.n_coefficients), np.float32)
-    step = max(1, VALUES_AT_ONCE * workers(model.series_minimum.device) // n_days)
-    with torch.inference_mode():
+    series, auxiliary = _without_infinity(series), _without_infinity(auxiliary)
+    n_windows = series.shape[2] - model.config.window + 1
+    result = np.empty((len(series), n_windows, model.config.n_coefficients), np.float32)
+    device = model.series_minimum.device
+    if not len(series):
+        return result
+    with fixed(precision, device), torch.inference_mode():
         network = fold(model)
-        for start in range(0, n_cells, step):
-            part = slice(start, start + step)
-            stage = convolve(network, first_map(network, series[part], model.config.window))
-            constant = torch.as_tensor(auxiliary[part], device=network.offset.device)
-            features = gather(stage, model.normalise_auxiliary(constant))
-            values = regress(network, features.flatten(1)).view(-1, *features.shape[1:])
-            torch.from_numpy(result[part]).copy_(values.permute(1, 2, 0))
+        features = model.normalise_auxiliary(torch.as_tensor(auxiliary, device=device))
+        run = _run_on_cpu if device.type == "cpu" else _run_on_device
+        run(model.config, network, series, features, result)
     return result
+
+
+def _plain(values: ArrayLike, name: str) -> NDArray[np.float32]:
+    if isinstance(values, xr.DataArray | xr.Dataset):
+        raise TypeError(
+            f"{name} is an xarray {type(values).__name__}: expected a plain array, "
+            f"{name}.to_numpy() in the order (cells, variables or features, days). dp.predict "
+            "takes labelled arrays and sees to their order."
+        )
+    if isinstance(values, np.ma.MaskedArray):
+        values = np.ma.filled(values.astype(np.float32), np.nan)
+    # A slice stays a slice; torch does not share memory that is read-only or runs backwards.
+    plain = np.require(values, np.float32, "W")
+    return plain.copy() if min(plain.strides, default=0) < 0 else plain
+
+
+def _without_infinity(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Values in which infinite ones are missing: a ReLU would take them for finite."""
+    if any(np.isinf(cell).any() for cell in values):
+        return np.where(np.isinf(values), np.float32(np.nan), values)
+    return values
 
 
 def evaluation_model(model: DeepProfile) -> DeepProfile:
@@ -87,60 +115,70 @@ def check_shapes(
         )
 
 
-def workers(device: torch.device) -> int:
-    """Threads of the CPU that compute together, or that a GPU stands for."""
-    return torch.get_num_threads() if device.type == "cpu" else DEVICE_FACTOR
+def _run_on_cpu(
+    config: NetworkConfig,
+    network: FoldedNetwork,
+    series: NDArray[np.float32],
+    features: Tensor,
+    result: NDArray[np.float32],
+) -> None:
+    """Fill the result; a thread that has done its part takes the next one."""
+    inputs, outputs = torch.from_numpy(series), torch.from_numpy(result)
+    n_threads, (n_cells, _, days) = torch.get_num_threads(), series.shape
+    step = min(cells_at_once(config, days, features.device), -(-n_cells // n_threads))
+    shares = iter(list(parts(n_cells, step)))  # of a list: threads may ask for the next at once
+
+    def work() -> None:
+        engine = Engine(network, config, step, days)
+        with torch.inference_mode():
+            for part in shares:
+                engine.run(inputs[part], features[part], outputs[part])
+
+    if n_threads == 1:
+        work()
+        return
+    with _single_threads(n_threads) as pool:
+        for done in [pool.submit(work) for _ in range(n_threads)]:
+            done.result()
 
 
-def first_map(network: FoldedNetwork, series: NDArray[np.float32], window: int) -> FeatureMap:
-    """Series (cells, variables, T) less their minimum, as the map before the first stage."""
-    days = torch.as_tensor(series, device=network.offset.device).transpose(0, 1)
-    values = torch.sub(days, network.offset, out=network.offset.new_empty(days.shape))
-    return FeatureMap(values, 0, 1, window, values.shape[2] - window + 1)
+@contextmanager
+def _single_threads(n: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads in each of which torch uses one thread; others are left as they are."""
+    started = threading.Barrier(n + 1)
+
+    def start() -> None:
+        torch.set_num_threads(1)  # of this thread, and the default of those that come after
+        started.wait()
+
+    with ThreadPoolExecutor(n) as pool:
+        for _ in range(n):
+            pool.submit(start)
+        started.wait()
+        torch.set_num_threads(n)
+        yield pool
 
 
-def convolve(network: FoldedNetwork, stage: FeatureMap) -> FeatureMap:
-    """The map after the last stage."""
-    for convolution in network.convolutions:
-        stage = stage.convolve(convolution.kernel, convolution.bias).pool(convolution.pool)
-    return stage
+def _run_on_device(
+    config: NetworkConfig,
+    network: FoldedNetwork,
+    series: NDArray[np.float32],
+    features: Tensor,
+    result: NDArray[np.float32],
+) -> None:
+    """Fill the result; while the device computes one part, the next is laid ready in pinned memory.
 
-
-def gather(stage: FeatureMap, auxiliary: Tensor) -> Tensor:
-    """Features (features, cells, n_windows) from the last map and (cells, auxiliary features)."""
-    n_channels, n_cells, _ = stage.dense.shape
-    n_temporal, n_auxiliary = n_channels * stage.length, auxiliary.shape[1]
-    features = auxiliary.new_empty(n_temporal + n_auxiliary, n_cells, stage.n_windows)
-    temporal = features[:n_temporal].view(n_channels, stage.length, n_cells, stage.n_windows)
-    for position in range(stage.length):
-        temporal[:, position] = stage.at(position)
-    features[n_temporal:] = auxiliary.t()[:, :, None]
-    return features
-
-
-def regress(network: FoldedNetwork, features: Tensor) -> Tensor:
-    """Coefficients (heads, rows) of features (features, rows)."""
-    n_features = len(features)
-    n_rows = ROWS_AT_ONCE * workers(features.device)
-    n_heads, width, _ = network.middle.weight.shape
-    h3 = n_features + width
-    parts = []
-    for rows in torch.split(features, n_rows, dim=1):
-        values = rows.new_empty(h3 + width, rows.shape[1])
-        values[:n_features] = rows
-        _dense(network.first, values[:n_features], values[n_features:h3])
-        _dense(network.second, values[:h3], values[h3:])
-        hidden = _ramp(network.entry, values).view(n_heads, -1, rows.shape[1])
-        hidden = _ramp(network.middle, hidden)
-        parts.append((network.last @ hidden)[:, 0] + network.constant)
-    return torch.cat(parts, dim=1)
-
-
-def _dense(layers: list[Ramp], values: Tensor, out: Tensor) -> None:
-    for layer in layers[:-1]:
-        values = _ramp(layer, values)
-    out.copy_(_ramp(layers[-1], values))
-
-
-def _ramp(layer: Ramp, values: Tensor) -> Tensor:
-    return (layer.weight @ values).clamp_(min=layer.lower)
+    Two stagings take turns; the copy from one must have ended before it is filled again.
+    """
+    n_cells, _, days = series.shape
+    step = min(cells_at_once(config, days, features.device), n_cells)
+    engine = Engine(network, config, step, days)
+    stagings = [
+        Staging(step, series.shape[1:], result.shape[1:], features.device) for _ in range(2)
+    ]
+    inputs, outputs = torch.from_numpy(series), torch.from_numpy(result)
+    for staging, part in zip(cycle(stagings), parts(n_cells, step), strict=False):
+        staging.finish()
+        staging.start(engine, inputs[part], features[part], outputs[part])
+    for staging in stagings:
+        staging.finish()

@@ -4,11 +4,10 @@ import time
 from collections.abc import Sequence
 from types import ModuleType
 
-from rich.table import Table
-
 from deepprofile.recipe import Recipe
 from deepprofile.stages import collocate, evaluate, ingest, predict, sample, synthesize, train
-from deepprofile.stages.context import Context, StageError
+from deepprofile.stages.context import Context, Plan, StageError
+from deepprofile.stages.devices import worker_devices
 from deepprofile.store import check_memory
 
 STAGES: dict[str, ModuleType] = {
@@ -21,7 +20,7 @@ STAGES: dict[str, ModuleType] = {
     "evaluate": evaluate,
 }
 
-__all__ = ["STAGES", "Context", "StageError", "names", "plan_table", "run", "select"]
+__all__ = ["STAGES", "Context", "StageError", "names", "plans", "run", "select"]
 
 
 def names() -> str:
@@ -61,7 +60,10 @@ def run(chosen: Sequence[str], context: Context) -> None:
         StageError: if a stage can't go on.
     """
     for name in chosen:
-        check_memory(context.client, STAGES[name].plan(context.recipe).job_memory, name)
+        made: Plan = STAGES[name].plan(context.recipe)
+        check_memory(context.client, made.job_memory, name, worker_memory=made.worker_memory)
+    if "predict" in chosen:  # not only when the stages before it have run
+        worker_devices(context)
     for name in chosen:
         started = time.monotonic()
         context.console.print(f"[bold]{name}[/bold]")
@@ -70,27 +72,6 @@ def run(chosen: Sequence[str], context: Context) -> None:
         context.console.print(f"  {summary} [dim]({seconds:.1f} s)[/dim]", highlight=False)
 
 
-def plan_table(recipe: Recipe) -> Table:
-    """What every stage would do, as a table; no data is touched."""
-    table = Table(title=f"{recipe.name}: {recipe.period.start} to {recipe.period.end}")
-    for heading in ("stage", "jobs", "read", "written", "memory of a job", "note"):
-        table.add_column(heading, justify="left" if heading in ("stage", "note") else "right")
-    for name in select(recipe, None):
-        plan = STAGES[name].plan(recipe)
-        table.add_row(
-            name,
-            f"{plan.jobs:,}",
-            _size(plan.bytes_read),
-            _size(plan.bytes_written),
-            _size(plan.job_memory),
-            plan.note,
-        )
-    return table
-
-
-def _size(n_bytes: float) -> str:
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if n_bytes < 1000 or unit == "TB":
-            break
-        n_bytes /= 1000
-    return f"{n_bytes:.0f} {unit}" if n_bytes >= 100 or unit == "B" else f"{n_bytes:.1f} {unit}"
+def plans(recipe: Recipe) -> dict[str, Plan]:
+    """What every stage would do, by its name and in order; no data is touched."""
+    return {name: STAGES[name].plan(recipe) for name in select(recipe, None)}

@@ -27,8 +27,10 @@ from deepprofile.collocation import (
     flag_attributes,
     median_weights,
 )
+from deepprofile.products import PRODUCTS
 from deepprofile.recipe import Recipe
 from deepprofile.stages.context import Context, Plan
+from deepprofile.stages.extent import land_of
 from deepprofile.stages.publication import (
     inputs_of,
     outstanding,
@@ -37,6 +39,7 @@ from deepprofile.stages.publication import (
 )
 from deepprofile.stages.static import read_land
 from deepprofile.store import (
+    SinglePiece,
     Template,
     Writer,
     collocation_template,
@@ -46,7 +49,7 @@ from deepprofile.store import (
     read_tile,
 )
 from deepprofile.store.kinds import NOT_PROCESSED
-from deepprofile.store.layout import BLOCK_DAYS, Tile
+from deepprofile.store.layout import BLOCK_DAYS, TILE_CELLS, Tile
 
 STAGE = "collocate"
 DOMINANT = 0.9
@@ -54,7 +57,7 @@ DOMINANT = 0.9
 
 
 @dataclass(frozen=True)
-class CollocateJob:
+class CollocateJob(SinglePiece):
     """One tile.
 
     Attributes:
@@ -88,7 +91,7 @@ class CollocateJob:
 
 
 @dataclass(frozen=True)
-class FallbackJob:
+class FallbackJob(SinglePiece):
     """One tile, and the weights that its invalid cells get."""
 
     tile: Tile
@@ -124,13 +127,26 @@ def run(context: Context) -> str:
 
 def plan(recipe: Recipe) -> Plan:
     """Reads every layer of three products once; writes a few numbers a cell."""
-    region, days = recipe.tiles, recipe.period.days
-    cells, n_days = region.shape[0] * region.shape[1], days.stop - days.start
-    tile = next(region.tiles())
-    in_tile = (tile.rows.stop - tile.rows.start) * (tile.columns.stop - tile.columns.start)
-    memory = 3 * n_days * in_tile * 4 + BLOCK_DAYS * 4 * in_tile * 4
-    n_tiles = len(list(region.tiles()))
-    return Plan(n_tiles, cells * n_days * 8 * 4, cells * 20 * 4, memory, "tiles without land fewer")
+    land, days = land_of(recipe), recipe.period.days
+    n_days = days.stop - days.start
+    n_layers = [len(PRODUCTS[name].layers) for name in recipe.collocation.products]
+    read = land.tiles * TILE_CELLS * n_days * sum(n_layers) * 4
+    written = land.tiles * sum(array.chunk_bytes for array in _template(recipe).arrays)
+    memory = (3 * n_days + BLOCK_DAYS * max(n_layers)) * TILE_CELLS * 4
+    cell_days = land.cells * n_days
+    return Plan(
+        land.tiles,
+        read,
+        written,
+        memory,
+        "tiles with land",
+        {
+            "read": read,
+            "write": written,
+            "collocate": cell_days,
+            "bootstrap": cell_days * recipe.collocation.bootstrap,
+        },
+    )
 
 
 def write_estimates(writer: Writer, job: CollocateJob) -> int:

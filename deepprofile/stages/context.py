@@ -1,6 +1,7 @@
 """What every stage is given, and where each stage's output lies."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from distributed import Client
 from rich.console import Console
@@ -89,8 +90,12 @@ class Plan:
         jobs: number of jobs on Dask.
         bytes_read: uncompressed bytes that all jobs read.
         bytes_written: uncompressed bytes that all jobs write.
-        job_memory: predicted peak memory of one job in bytes.
+        job_memory: predicted peak memory of one job in bytes, beside that of its worker.
         note: what the numbers rest on.
+        work: units of work by kind: those of `deepprofile.rates.UNITS` (``engine``, ``read``,
+            ``write``, ``collocate``, ``bootstrap``, ``train``), whose rates can be measured, and
+            ``decode`` (raw bytes to write from granules), for which there is no rate.
+        worker_memory: memory of a worker in bytes before its jobs.
     """
 
     jobs: int
@@ -98,6 +103,8 @@ class Plan:
     bytes_written: int
     job_memory: int
     note: str = ""
+    work: Mapping[str, float] = field(default_factory=dict)
+    worker_memory: int = 0
 
 
 class StageError(Exception):

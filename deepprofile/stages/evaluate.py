@@ -5,14 +5,16 @@ import pandas as pd
 
 from deepprofile.evaluation.report import console_table, write_report
 from deepprofile.evaluation.tables import summarise
+from deepprofile.products import PRODUCTS
 from deepprofile.progress import meter
 from deepprofile.recipe import Recipe
 from deepprofile.stages.compare import STATIONS, TRUTH, CompareJob, compare, merge, reference_tiles
 from deepprofile.stages.context import Context, Plan, StageError
+from deepprofile.stages.extent import land_of
 from deepprofile.stages.material import report_inputs
 from deepprofile.stages.static import read_land
 from deepprofile.store import run_jobs
-from deepprofile.store.layout import TILE_COLUMNS, TILE_ROWS
+from deepprofile.store.layout import BLOCK_DAYS, TILE_CELLS
 
 STAGE = "evaluate"
 PRINTED_SPLIT = "validation"
@@ -36,11 +38,15 @@ def run(context: Context) -> str:
 
 
 def plan(recipe: Recipe) -> Plan:
-    """Reads the tiles that hold cells with a reference."""
-    days = recipe.period.days.stop - recipe.period.days.start
-    tiles = len(list(recipe.tiles.tiles())) if recipe.stations or recipe.synthetic else 0
-    tile_day = TILE_ROWS * TILE_COLUMNS * 4
-    return Plan(tiles, tiles * days * 18 * tile_day, 0, 2 * 32 * 10 * tile_day, "at most")
+    """Reads the layers and profiles of the tiles that hold cells with a reference."""
+    n_days = recipe.period.days.stop - recipe.period.days.start
+    tiles = land_of(recipe).tiles if recipe.stations or recipe.synthetic else 0
+    layers = sum(len(PRODUCTS[name].layers) for name in recipe.products)
+    values = layers + recipe.training.n_coefficients
+    read = tiles * n_days * values * TILE_CELLS * 4
+    memory = 2 * BLOCK_DAYS * recipe.training.n_coefficients * TILE_CELLS * 4
+    note = "at most: tiles without stations are left out"
+    return Plan(tiles, read, 0, memory, note, {"read": read})
 
 
 def _compare(context: Context) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from deepprofile.products.files import file_name, file_tags
 from deepprofile.recipe import Recipe
 from deepprofile.stages.bands import bands
 from deepprofile.stages.context import Context, Plan
+from deepprofile.stages.extent import land_of
 from deepprofile.stages.publication import (
     fingerprint_of,
     outstanding,
@@ -24,6 +25,7 @@ from deepprofile.stages.static import publish_static
 from deepprofile.store import (
     JobFailure,
     NotACubeError,
+    SinglePiece,
     Template,
     Writer,
     done_jobs,
@@ -32,13 +34,22 @@ from deepprofile.store import (
     smap_l4_template,
     soil_moisture_template,
 )
-from deepprofile.store.layout import BLOCK_DAYS, Block, Region, Tile, blocks, day_at, day_index
+from deepprofile.store.layout import (
+    BLOCK_DAYS,
+    TILE_CELLS,
+    Block,
+    Region,
+    Tile,
+    blocks,
+    day_at,
+    day_index,
+)
 
 STAGE = "ingest"
 
 
 @dataclass(frozen=True)
-class IngestJob:
+class IngestJob(SinglePiece):
     """One block of one band of one product.
 
     Attributes:
@@ -90,18 +101,27 @@ def run(context: Context) -> str:
 
 
 def plan(recipe: Recipe) -> Plan:
-    """Jobs, bytes of all values as float32, and the memory of one job."""
-    region, days = recipe.tiles, recipe.period.days
-    cells = region.shape[0] * region.shape[1]
-    n_days = days.stop - days.start
+    """Reads every step of every field; writes whole blocks of the tiles with land."""
+    region, land = recipe.tiles, land_of(recipe)
+    n_blocks = len(list(blocks(recipe.period.days.start, recipe.period.days.stop)))
     products = [PRODUCTS[name] for name in recipe.products]
-    n_fields = sum(len(product.fields) for product in products)
-    read = sum(len(p.fields) * p.steps_per_day for p in products) * n_days * cells * 4
+    cells = land.cells if recipe.synthetic else region.shape[0] * region.shape[1]
+    cell_days = n_blocks * BLOCK_DAYS * cells
+    read = sum(len(p.fields) * p.steps_per_day for p in products) * cell_days * 4
+    in_tiles = n_blocks * BLOCK_DAYS * land.tiles * TILE_CELLS
+    written = sum(4 * len(product.fields) + 1 for product in products) * in_tiles
     band = next(bands(region))
     most = max(len(product.fields) for product in products)
     memory = BLOCK_DAYS * most * band.shape[0] * band.shape[1] * 4 * 2
-    n_jobs = len(list(blocks(days.start, days.stop))) * len(list(bands(region))) * len(products)
-    return Plan(n_jobs, read, n_fields * n_days * cells * 4, memory, "granules on the 9 km grid")
+    n_bands = sum(1 for band in bands(region) if land_of(recipe, band).tiles)
+    return Plan(
+        n_blocks * n_bands * len(products),
+        read,
+        written,
+        memory,
+        "granules on the 9 km grid; the time to decode them is not measured",
+        {"decode": read, "write": written},
+    )
 
 
 def write_block(writer: Writer, job: IngestJob) -> IngestResult:

@@ -1,7 +1,37 @@
-"""Profiles of two models don't belong in one cube: who must know which models a cube holds."""
+"""The model of a recipe: its description, and which models a cube of profiles holds."""
 
+from typing import Any
+
+from deepprofile.model.io import load_model, read_description
+from deepprofile.model.network import DeepProfile
 from deepprofile.stages.context import StageError
 from deepprofile.store import NotACubeError, history
+
+
+def describe_model(url: str) -> dict[str, Any]:
+    """What ``model.json`` says of the model in a folder.
+
+    Raises:
+        FileNotFoundError: if there is no model.
+        StageError: if the file is damaged or of another version of deepprofile.
+    """
+    try:
+        return read_description(url)
+    except ValueError as error:
+        raise _damaged(url, error) from error
+
+
+def whole_model(url: str, fingerprint: str) -> DeepProfile:
+    """The model in a folder.
+
+    Raises:
+        FileNotFoundError: if there is no model.
+        StageError: if a file is damaged or the model has another fingerprint.
+    """
+    try:
+        return load_model(url, fingerprint)
+    except ValueError as error:
+        raise _damaged(url, error) from error
 
 
 def refuse_other_model(coefficients: str, fingerprint: str | None) -> None:
@@ -28,3 +58,10 @@ def refuse_other_model(coefficients: str, fingerprint: str | None) -> None:
             "also over a longer period, run the stages ingest, predict and evaluate alone; for a "
             "new model remove that cube or give the recipe another root."
         )
+
+
+def _damaged(url: str, error: ValueError) -> StageError:
+    return StageError(
+        f"{error}. Remove the folder {url} and run the stage train to make the model again, or "
+        "put back a copy that this version can read."
+    )

@@ -35,8 +35,8 @@ def fingerprint_of(parts: Iterable[str]) -> str:
 
 
 def outstanding(jobs: Iterable[AnyJob], done: Mapping[str, str]) -> list[AnyJob]:
-    """Jobs that a cube does not hold with their fingerprint yet; see `done_jobs`."""
-    return [job for job in jobs if done.get(job.key) != job.fingerprint]
+    """Jobs with a piece that a cube does not hold with its fingerprint yet; see `done_jobs`."""
+    return [job for job in jobs if any(done.get(name) != own for name, own in job.entries.items())]
 
 
 def require_all(stage: str, failed: Sequence[JobFailure]) -> None:

@@ -13,6 +13,7 @@ from deepprofile.profile import Layer
 from deepprofile.recipe import Recipe
 from deepprofile.stages.cells import select_cells
 from deepprofile.stages.context import Context, Plan, StageError
+from deepprofile.stages.extent import land_of
 from deepprofile.stages.publication import (
     inputs_of,
     outstanding,
@@ -21,6 +22,7 @@ from deepprofile.stages.publication import (
 )
 from deepprofile.stages.stations import prepare_ground_truth
 from deepprofile.store import (
+    SinglePiece,
     Template,
     Writer,
     done_jobs,
@@ -29,13 +31,13 @@ from deepprofile.store import (
     samples_template,
 )
 from deepprofile.store.kinds import NOT_PROCESSED
-from deepprofile.store.layout import BLOCK_DAYS, TILE_COLUMNS, TILE_ROWS, Tile
+from deepprofile.store.layout import BLOCK_DAYS, TILE_CELLS, TILE_COLUMNS, TILE_ROWS, Tile
 
 STAGE = "sample"
 
 
 @dataclass(frozen=True)
-class SampleJob:
+class SampleJob(SinglePiece):
     """The chosen cells of one tile.
 
     Attributes:
@@ -95,13 +97,31 @@ def run(context: Context) -> str:
 
 def plan(recipe: Recipe) -> Plan:
     """Reads the tiles that hold chosen cells; writes the series of these."""
-    days = recipe.period.days.stop - recipe.period.days.start
-    tiles = len(list(recipe.tiles.tiles()))
-    cells = min(recipe.sample.other_cells, recipe.tiles.shape[0] * recipe.tiles.shape[1])
-    tile_bytes = TILE_ROWS * TILE_COLUMNS * 4 * 47
-    written = cells * days * 47 * 4
-    memory = BLOCK_DAYS * tile_bytes + 2 * written // tiles
-    return Plan(tiles, tiles * days * tile_bytes, written, memory, "station cells come on top")
+    n_days = recipe.period.days.stop - recipe.period.days.start
+    cells = drawn_cells(recipe)
+    tiles = min(land_of(recipe).tiles, cells)
+    read = tiles * TILE_CELLS * n_days * _values_a_day(recipe) * 4
+    written = series_bytes(recipe)
+    memory = BLOCK_DAYS * TILE_CELLS * _values_a_day(recipe) * 4 + 2 * written // max(tiles, 1)
+    return Plan(
+        tiles,
+        read,
+        written,
+        memory,
+        "cells with stations and their archives come on top",
+        {"read": read, "write": written},
+    )
+
+
+def drawn_cells(recipe: Recipe) -> int:
+    """Cells without stations that are drawn: as many as wanted and as there are."""
+    return min(recipe.sample.other_cells, land_of(recipe).cells)
+
+
+def series_bytes(recipe: Recipe) -> int:
+    """Raw bytes of the series of the drawn cells."""
+    n_days = int(recipe.period.days.stop - recipe.period.days.start)
+    return drawn_cells(recipe) * n_days * _values_a_day(recipe) * 4
 
 
 def write_series(writer: Writer, job: SampleJob) -> int:
@@ -121,6 +141,12 @@ def write_series(writer: Writer, job: SampleJob) -> int:
 def target_layers(recipe: Recipe) -> list[Layer]:
     """Layers of the products that were collocated, in the order of the products."""
     return [layer for name in recipe.collocation.products for layer in PRODUCTS[name].layers]
+
+
+def _values_a_day(recipe: Recipe) -> int:
+    """Values of a cell and day: inputs of the network and targets."""
+    inputs = [field for field in PRODUCTS["smap_l4"].fields if field.layer is None]
+    return len(inputs) + len(target_layers(recipe))
 
 
 def _layer_weights(job: SampleJob) -> NDArray[np.float32]:

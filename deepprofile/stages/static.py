@@ -17,7 +17,7 @@ from deepprofile.stages.publication import (
     publish_stage,
     require_all,
 )
-from deepprofile.store import Writer, done_jobs, open_cube, static_template
+from deepprofile.store import SinglePiece, Writer, done_jobs, open_cube, static_template
 from deepprofile.store.layout import Region, day_at
 
 STAGE = "static"
@@ -26,7 +26,7 @@ SAMPLE_GRANULES = 8
 
 
 @dataclass(frozen=True)
-class StaticJob:
+class StaticJob(SinglePiece):
     """A band of tile rows.
 
     Attributes:

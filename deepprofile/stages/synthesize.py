@@ -23,7 +23,7 @@ def run(context: Context) -> str:
         raise StageError(f"{root}: the demo Earth is written to a local folder; set root to one")
     if recipe.synthetic is None:
         raise StageError("the recipe has no section 'synthetic'")
-    config = _config(recipe, recipe.synthetic)
+    config = earth_config(recipe, recipe.synthetic)
     n_files = run_on_worker(context, "writing product files", _write, config, root)
     with fsspec.open(mark, "w") as file:
         file.write(digest)
@@ -34,13 +34,14 @@ def plan(recipe: Recipe) -> Plan:
     """Size of the files, from the numbers of cells and steps."""
     if recipe.synthetic is None:
         return Plan(0, 0, 0, 0)
-    config = _config(recipe, recipe.synthetic)
+    config = earth_config(recipe, recipe.synthetic)
     cells = (config.rows[1] - config.rows[0]) * (config.columns[1] - config.columns[0])
     smap = config.n_days * 8 * 45 * cells * 4
     return Plan(1, 0, smap, 1_500_000_000, "SMAP L4 granules; the other files are small")
 
 
-def _config(recipe: Recipe, synthetic: Synthetic) -> EarthConfig:
+def earth_config(recipe: Recipe, synthetic: Synthetic) -> EarthConfig:
+    """The demo Earth of a recipe."""
     days = recipe.period.days
     config = EarthConfig(
         seed=synthetic.seed,

@@ -1,6 +1,5 @@
 """Stage train: one network from the samples; the model, its losses and provenance in one folder."""
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,16 +7,18 @@ import fsspec
 import numpy as np
 import pandas as pd
 
+from deepprofile.cluster import cores
 from deepprofile.model.configuration import NetworkConfig
-from deepprofile.model.io import read_description, save_model
+from deepprofile.model.io import save_model
 from deepprofile.model.samples import Samples
 from deepprofile.model.training import TrainingConfig, train
 from deepprofile.profile import Layer
 from deepprofile.recipe import Recipe
 from deepprofile.stages.context import Context, Plan, StageError
-from deepprofile.stages.models import refuse_other_model
+from deepprofile.stages.models import describe_model, refuse_other_model
 from deepprofile.stages.publication import inputs_of, versions
 from deepprofile.stages.remote import Report, run_on_worker
+from deepprofile.stages.sample import drawn_cells, series_bytes
 from deepprofile.store import layers_of, open_cube
 from deepprofile.store.layout import day_index
 
@@ -39,10 +40,15 @@ def run(context: Context) -> str:
 
 def plan(recipe: Recipe) -> Plan:
     """Everything in one worker: the series of all chosen cells in memory, once."""
-    days = recipe.period.days.stop - recipe.period.days.start
-    cells = min(recipe.sample.other_cells, recipe.tiles.shape[0] * recipe.tiles.shape[1])
-    series = cells * days * 47 * 4
-    return Plan(1, series, 1_200_000, 2 * series + 1_000_000_000, "station cells come on top")
+    series = series_bytes(recipe)
+    return Plan(
+        1,
+        series,
+        1_200_000,
+        2 * series + 1_000_000_000,
+        "cells with stations come on top",
+        {"read": series, "train": _epoch_samples(recipe) * recipe.training.epochs},
+    )
 
 
 def read_history(url: str) -> pd.DataFrame:
@@ -51,9 +57,18 @@ def read_history(url: str) -> pd.DataFrame:
         return pd.read_csv(file)
 
 
+def _epoch_samples(recipe: Recipe) -> int:
+    """Samples of an epoch, whole batches: full windows of the training share of the cells."""
+    options, days = recipe.training, recipe.period.days
+    windows = max(0, int(days.stop - days.start) - options.window + 1)
+    found = round(recipe.sample.split.train * drawn_cells(recipe)) * windows
+    drawn = min(found, options.samples_per_epoch or found)
+    return drawn // options.batch_size * options.batch_size
+
+
 def _trained_on(url: str) -> str:
     try:
-        return str(read_description(url)["metadata"].get("inputs", ""))
+        return str(describe_model(url)["metadata"].get("inputs", ""))
     except FileNotFoundError:
         return ""
 
@@ -119,7 +134,7 @@ def _config(recipe: Recipe, layers: Sequence[Layer]) -> TrainingConfig:
         smoothness=options.smoothness,
         seed=options.seed,
         surface_layer=_surface_layer(layers),
-        threads=len(os.sched_getaffinity(0)),
+        threads=cores(),
     )
 
 
@@ -148,5 +163,7 @@ def _network(recipe: Recipe, cube: Any) -> NetworkConfig:
         n_coefficients=recipe.training.n_coefficients,
         variables=tuple(cube["variable"].values.tolist()),
         features=tuple(cube["feature"].values.tolist()),
+        variable_units=tuple(cube["units"].values.tolist()),
+        feature_units=tuple(cube["feature_units"].values.tolist()),
         layers=tuple(layers_of(cube)),
     )

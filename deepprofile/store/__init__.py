@@ -2,7 +2,15 @@
 
 from deepprofile.store.cube import open_cube
 from deepprofile.store.inspect import Summary, describe, render
-from deepprofile.store.jobs import Job, JobError, JobFailure, WritingJob, check_memory, run_jobs
+from deepprofile.store.jobs import (
+    Job,
+    JobError,
+    JobFailure,
+    SinglePiece,
+    WritingJob,
+    check_memory,
+    run_jobs,
+)
 from deepprofile.store.kinds import (
     coefficients_template,
     collocation_template,
@@ -39,6 +47,7 @@ __all__ = [
     "Outcome",
     "PublicationError",
     "Region",
+    "SinglePiece",
     "Summary",
     "Template",
     "Tile",

@@ -1,6 +1,6 @@
 """What is in a cube: extent, shards, holes, failures, history."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from itertools import product
@@ -36,7 +36,7 @@ class ArraySummary:
         dtype: type of its values.
         chunk_bytes: raw bytes of the chunk that is read at least.
         shard_bytes: raw bytes of the shard that is written.
-        shards: number of shards that the whole array has.
+        shards: number of shards that the whole array has, less those of tiles without land.
         present: number of those that exist.
     """
 
@@ -65,6 +65,9 @@ class Summary:
         region: what it covers; None if it is not on the grid.
         days: first and last day; None without a time axis or with an empty one.
         arrays: its data arrays.
+        without_land: tiles in which there is nothing to write, each as row and column.
+        model: fingerprint of the model of the newest commit that names one.
+        precision: with which that commit computed.
         holes: shards that are missing although their tile (or cell) has others.
         stored_bytes: bytes of all snapshots in the store.
         failures: jobs that failed and have not succeeded since, with their errors.
@@ -79,6 +82,9 @@ class Summary:
     region: Region | None
     days: tuple[date, date] | None
     arrays: list[ArraySummary]
+    without_land: list[str]
+    model: str
+    precision: str
     holes: list[Shard]
     stored_bytes: int
     failures: dict[str, str]
@@ -102,13 +108,18 @@ def describe(url: str | Path) -> Summary:
     arrays = {name: array_of(group, name) for name in names}
     commits = history(url)
     stored = repository.chunk_storage_stats()
+    predicted = _newest_with("model", commits)
+    without_land = list(_newest_with("without_land", commits).get("without_land", ()))
     return Summary(
         url=str(url),
         kind=str(group.attrs[KIND]),
         snapshot_id=session.snapshot_id,
         region=region_of(group.attrs) if "tile_rows" in group.attrs else None,
         days=_days(group),
-        arrays=[_summarise(name, arrays[name], shards[name]) for name in names],
+        arrays=[_summarise(name, arrays[name], shards[name], len(without_land)) for name in names],
+        without_land=without_land,
+        model=str(predicted.get("model", "")),
+        precision=str(predicted.get("precision", "")),
         holes=_holes(arrays, shards),
         stored_bytes=stored.native_bytes + stored.inlined_bytes,
         failures=open_failures(commits),
@@ -126,6 +137,8 @@ def render(summary: Summary) -> RenderableType:
     for name, text in _head(summary):
         head.add_row(Text(name, style="bold"), Text(text))
     parts: list[RenderableType] = [head, _array_table(summary.arrays)]
+    if summary.without_land:
+        parts += _listing("Tiles without land, never scheduled", summary.without_land)
     parts += _listing("Holes", [f"{array} shard {position}" for array, position in summary.holes])
     parts += _listing("Failed jobs", [f"{job}: {error}" for job, error in summary.failures.items()])
     parts += _listing(
@@ -134,6 +147,11 @@ def render(summary: Summary) -> RenderableType:
     )
     parts += _listing("Days with too few time steps", summary.short_days)
     return Group(*parts, _history_table(summary.commits))
+
+
+def _newest_with(key: str, commits: list[Commit]) -> Mapping[str, Any]:
+    """Metadata of the newest commit that has ``key``; empty if none has."""
+    return next((commit.metadata for commit in commits if key in commit.metadata), {})
 
 
 def _distinct(granules: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -149,14 +167,19 @@ def _grid_of_shards(array: zarr.Array[Any]) -> tuple[int, ...]:
     return tuple(-(-n // unit) for n, unit in zip(array.shape, unit_of_writing(array), strict=True))
 
 
-def _summarise(name: str, array: zarr.Array[Any], present: set[tuple[int, ...]]) -> ArraySummary:
+def _summarise(
+    name: str, array: zarr.Array[Any], present: set[tuple[int, ...]], tiles_without: int
+) -> ArraySummary:
+    """Summary of an array; ``tiles_without`` of its tiles have nothing to write."""
+    dims, counts = dimension_names(array), _grid_of_shards(array)
+    per_tile = int(np.prod([n for dim, n in zip(dims, counts, strict=True) if dim not in _PLACE]))
     return ArraySummary(
         name=name,
-        dims=dict(zip(dimension_names(array), array.shape, strict=True)),
+        dims=dict(zip(dims, array.shape, strict=True)),
         dtype=str(array.dtype),
         chunk_bytes=int(np.prod(array.chunks)) * array.dtype.itemsize,
         shard_bytes=int(np.prod(unit_of_writing(array))) * array.dtype.itemsize,
-        shards=int(np.prod(_grid_of_shards(array))),
+        shards=int(np.prod(counts)) - tiles_without * per_tile,
         present=len(present),
     )
 
@@ -212,6 +235,8 @@ def _head(summary: Summary) -> list[tuple[str, str]]:
     if summary.days is not None:
         first, last = summary.days
         lines.append(("days", f"{first} to {last} ({(last - first).days + 1} days)"))
+    named = {"model": summary.model, "precision": summary.precision}
+    lines += [(name, text) for name, text in named.items() if text]
     lines.append(("stored", f"{format_bytes(summary.stored_bytes)}, all snapshots"))
     return lines
 

@@ -6,7 +6,7 @@ worker is lost: it must be deterministic, and writing its result again must chan
 
 import traceback
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -34,11 +34,28 @@ class Job(Protocol):
 
 
 class WritingJob(Job, Protocol):
-    """A job that writes to a cube and stands in its ledger: the key names what it writes."""
+    """A job that writes pieces of a cube; each of them stands in the cube's ledger."""
 
     @property
-    def fingerprint(self) -> str:
-        """What it writes from which inputs, by which settings; another one means: do it again."""
+    def entries(self) -> Mapping[str, str]:
+        """Name of each piece that it writes and the fingerprint of that piece's own inputs and
+        settings; another fingerprint means: write it again. However pieces are shared out among
+        jobs, their names and fingerprints stay the same.
+        """
+
+
+class _OfOnePiece(Job, Protocol):
+    @property
+    def fingerprint(self) -> str: ...
+
+
+class SinglePiece:
+    """Mixin for a job that writes one piece, which has the job's key as its name."""
+
+    @property
+    def entries(self: _OfOnePiece) -> Mapping[str, str]:
+        """The job's key and fingerprint."""
+        return {self.key: self.fingerprint}
 
 
 @dataclass(frozen=True)
@@ -120,25 +137,28 @@ def run_jobs(
     return done, failed
 
 
-def check_memory(client: Client, needed: int, what: str) -> None:
+def check_memory(client: Client, needed: int, what: str, *, worker_memory: int = 0) -> None:
     """Refuse jobs that can't fit into the workers, before any is started.
 
     Args:
         client: client of the cluster.
-        needed: predicted peak memory of one job in bytes.
+        needed: predicted peak memory of one job in bytes, beside that of its worker.
         what: what the job does, for the message.
+        worker_memory: what a worker takes before its jobs, in bytes.
 
     Raises:
-        JobError: if a worker's memory limit divided by its threads is less than needed.
+        JobError: if a worker's memory limit is less than the worker and a job for each of its
+            threads take.
     """
     workers = client.scheduler_info(n_workers=-1)["workers"]
     for address, worker in workers.items():
         limit, threads = worker["memory_limit"], worker["nthreads"]
-        if limit and limit / threads < needed:
+        if limit and worker_memory + threads * needed > limit:
             raise JobError(
-                f"{what} needs {format_bytes(needed)} a job, but worker {address} has "
-                f"{format_bytes(limit)} for {threads} threads, {format_bytes(limit // threads)} "
-                "each. Give the workers more memory or fewer threads."
+                f"{what} needs {format_bytes(needed)} a job and {format_bytes(worker_memory)} a "
+                f"worker, but worker {address} has {format_bytes(limit)} for {threads} threads: "
+                f"{format_bytes(max(0, limit - worker_memory) // threads)} for the job of each. "
+                "Give the workers more memory or fewer threads."
             )
 
 

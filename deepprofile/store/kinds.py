@@ -272,7 +272,9 @@ def samples_template(
 
 def _flag(leading: Mapping[str, int], region: Region, attributes: Mapping[str, Any]) -> ArraySpec:
     """A quality flag on (leading dimensions, y, x)."""
+    comment = f"{NOT_PROCESSED} means not processed: no land, or no job has written yet"
+    if "comment" in attributes:
+        comment = f"{attributes['comment']}; {comment}"
     text = {"long_name": "quality flag", "standard_name": "quality_flag"}
-    return gridded(
-        "flag", leading, region, {**text, **attributes}, dtype="uint8", fill_value=NOT_PROCESSED
-    )
+    everything = {**text, **attributes, "comment": comment}
+    return gridded("flag", leading, region, everything, dtype="uint8", fill_value=NOT_PROCESSED)

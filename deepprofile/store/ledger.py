@@ -18,7 +18,8 @@ class Commit:
         time: when it was made, UTC.
         message: one line.
         metadata: what the publication noted: ``stage``, ``extent``, ``done`` (fingerprint of
-            each job by its key), ``failed`` and what its stage added.
+            each piece by its name), ``failed`` (key, error and names of the pieces of each job)
+            and what its stage added.
     """
 
     snapshot_id: str
@@ -50,10 +51,10 @@ def history(url: str | Path) -> list[Commit]:
 
 
 def done_jobs(url: str | Path, stage: str) -> dict[str, str]:
-    """What the cube holds of a stage: key of each published job and its latest fingerprint.
+    """What the cube holds of a stage: name of each published piece and its latest fingerprint.
 
-    A job is done for certain inputs only if its latest fingerprint is theirs; an earlier one may
-    have been written over since. Empty where there is no cube.
+    A piece is done for certain inputs only if its latest fingerprint is theirs; an earlier one
+    may have been written over since. Empty where there is no cube.
     """
     try:
         commits = history(url)
@@ -67,11 +68,13 @@ def done_jobs(url: str | Path, stage: str) -> dict[str, str]:
 
 
 def open_failures(commits: list[Commit]) -> dict[str, str]:
-    """Jobs that failed and have not succeeded since, with their errors."""
+    """Jobs that failed, with their errors, of which some piece has not been written since."""
     failures: dict[str, str] = {}
+    missing: dict[str, set[str]] = {}
     for commit in reversed(commits):
         for failure in commit.metadata.get("failed", ()):
             failures[failure["job"]] = failure["error"]
-        for key in commit.metadata.get("done", ()):
-            failures.pop(key, None)
-    return failures
+            missing[failure["job"]] = set(failure.get("entries", [failure["job"]]))
+        for names in missing.values():
+            names.difference_update(commit.metadata.get("done", ()))
+    return {job: error for job, error in failures.items() if missing[job]}

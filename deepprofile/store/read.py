@@ -43,9 +43,12 @@ def read_tile(
     if "time" not in variable.dims:
         return np.asarray(selected.values)
     start, stop = _checked_days(days, variable.sizes["time"])
+    parts = list(_block_parts(start, stop))
+    if len(parts) == 1:
+        return np.asarray(selected.isel(time=parts[0]).values)
     shape = (stop - start, *selected.shape[1:])
     values = np.empty(shape, dtype=variable.dtype)
-    for part in _block_parts(start, stop):
+    for part in parts:
         values[part.start - start : part.stop - start] = selected.isel(time=part).values
     return values
 

@@ -32,7 +32,7 @@ from deepprofile.store.writer import Shard, Writer
 
 STAGING = "staging"
 """The branch on which a publication is prepared."""
-PROVENANCE = ("recipe", "versions")
+PROVENANCE = ("recipe", "versions", "model", "precision", "device")
 """Keys of a publication's metadata that also become root attributes of the cube."""
 
 JobFunction = Callable[[Writer, Any], Any]
@@ -49,7 +49,7 @@ class Outcome:
 
     Attributes:
         snapshot_id: the snapshot that ``main`` now shows.
-        done: keys of the jobs that succeeded.
+        done: names of the pieces that were written.
         failed: the jobs that failed for good.
         results: pairs of job and what its function returned.
     """
@@ -97,8 +97,8 @@ def publish(
         jobs: what to run. No two jobs may write the same shard.
         client: client of the cluster.
         message: one line for the commit log.
-        metadata: for the commit log, JSON values; needs ``stage``. Of it, ``recipe`` and
-            ``versions`` also become attributes of the cube.
+        metadata: for the commit log, JSON values; needs ``stage``. What of it stands in
+            PROVENANCE also becomes an attribute of the cube.
         summarise: called with the pairs of job and result; what it returns joins the metadata
             (set-aside granules, under ``set_aside``, for instance).
         audit: called with the dataset as readers would see it; returns what is wrong with it.
@@ -133,13 +133,19 @@ def publish(
             **metadata,
             **(summarise(results) if summarise else {}),
             "extent": extent,
-            "done": {job.key: job.fingerprint for job, _ in written},
-            "failed": [{"job": failure.job.key, "error": failure.error} for failure in failed],
+            "done": dict(entry for job, _ in written for entry in job.entries.items()),
+            "failed": [_record(failure) for failure in failed],
         }
         snapshot = _commit(url, session, [part for _, part in written], message, ledger)
         _audit(repository, url, snapshot, [part for _, part in written], audit)
         _move_main(repository, url, snapshot, head)
     return Outcome(snapshot, list(ledger["done"]), failed, results)
+
+
+def _record(failure: JobFailure) -> dict[str, Any]:
+    """What the ledger keeps of a failed job: it is forgotten once all its pieces are there."""
+    job: WritingJob = failure.job
+    return {"job": job.key, "error": failure.error, "entries": list(job.entries)}
 
 
 def _run_job(job: Job, function: JobFunction, fork: bytes) -> _Written:

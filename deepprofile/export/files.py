@@ -1,0 +1,82 @@
+"""Names of exported files, and how they appear: whole or not at all."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import date
+from enum import StrEnum
+from pathlib import Path
+
+from deepprofile.export.request import PRODUCT, ExportError, Request, depths
+from deepprofile.profile import Layer
+
+_SHOWN = 3
+
+
+class Form(StrEnum):
+    """What is written."""
+
+    NETCDF = "netcdf"
+    """One CF netCDF file of all days and layers."""
+    COG = "cog"
+    """A cloud-optimised GeoTIFF of each day and layer, and one of the flags of each day."""
+
+
+def layer_file(layer: Layer, day: date) -> str:
+    """Name of the GeoTIFF of a layer and day."""
+    return f"{PRODUCT}_{depths(layer)}_{day.isoformat()}.tif"
+
+
+def flag_file(day: date) -> str:
+    """Name of the GeoTIFF of a day's flags."""
+    return f"{PRODUCT}_flag_{day.isoformat()}.tif"
+
+
+def check_output(
+    output: str | Path, form: Form, request: Request, days: Iterable[date], overwrite: bool
+) -> Path:
+    """Path to write to: a file for netCDF, a folder for GeoTIFF.
+
+    Raises:
+        ExportError: if it is not local, is a folder instead of a file or the other way round, or
+            something of what would be written exists and ``overwrite`` is false.
+    """
+    if "://" in str(output):
+        raise ExportError(f"output {output}: expected a local path; copy the files afterwards")
+    path = Path(output)
+    _check_kind(path, form)
+    files = [path] if form is Form.NETCDF else [path / name for name in _names(request, days)]
+    existing = [str(file) for file in files if file.exists()]
+    if existing and not overwrite:
+        shown = ", ".join(existing[:_SHOWN])
+        more = f" and {len(existing) - _SHOWN} more" if len(existing) > _SHOWN else ""
+        raise ExportError(f"{shown}{more}: already there. Name another output, or --overwrite.")
+    return path
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A hidden name beside ``path`` to write to; it becomes ``path`` when all went well."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _names(request: Request, days: Iterable[date]) -> list[str]:
+    return [
+        name
+        for day in days
+        for name in (*(layer_file(layer, day) for layer in request.layers), flag_file(day))
+    ]
+
+
+def _check_kind(path: Path, form: Form) -> None:
+    if form is Form.NETCDF and path.is_dir():
+        raise ExportError(f"output {path}: is a folder; expected a file to write, such as out.nc")
+    if form is Form.COG and (path.is_file() or path.suffix.lower() in {".tif", ".tiff"}):
+        raise ExportError(
+            f"output {path}: expected a folder; it gets a file of each day and layer, named after "
+            "them"
+        )

@@ -1,0 +1,226 @@
+"""From the work of a plan and measured rates to time, and both as tables."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from deepprofile.cluster import cores
+from deepprofile.rates import UNITS, WHOLE_MACHINE, Rates, this_machine
+from deepprofile.recipe import Recipe
+from deepprofile.stages.context import Plan
+
+NODE_CORES = 16
+"""Cores of the node to which measured rates are scaled."""
+OPERATIONS = 0.6e6
+"""Floating-point operations of the engine for a cell-day of the paper's network."""
+ASSUMED_GPU = 8e12
+"""Operations a second of a GPU that was not measured: 40 % of an A100's peak in float32."""
+SCALED = ("predict", "collocate", "train")
+"""Stages whose time on other machines is shown."""
+_DURATIONS = (("s", 1, 120), ("min", 60, 120), ("h", 3600, 72), ("days", 86400, float("inf")))
+"""Units of time, the seconds of each, and up to how many of them it is used."""
+_SHORT = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Time of a stage.
+
+    Attributes:
+        seconds: of all jobs; None where a rate is not known.
+        bound: kind of work that takes most of it.
+        missing: kinds of work whose rates are not known.
+    """
+
+    seconds: float | None
+    bound: str = ""
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a stage could run.
+
+    Attributes:
+        name: for the table.
+        basis: what the time rests on: measured, scaled or assumed.
+        cores: cores that work on jobs.
+        engine: seconds of a cell-day on a GPU; None without one.
+    """
+
+    name: str
+    basis: str
+    cores: int
+    engine: float | None = None
+
+
+def estimate(plan: Plan, rates: Rates, site: Site) -> Estimate:
+    """Time of a stage's jobs on the cores of a site.
+
+    A core does one job at a time, so the jobs take as many rounds as the cores need. A GPU
+    predicts while the cores read and write. Training is one job that uses all cores; it is not
+    taken to be any quicker with more cores than were measured.
+    """
+    work = {kind: units for kind, units in plan.work.items() if units > 0}
+    on_gpu = {"engine": site.engine} if site.engine is not None else {}
+    missing = tuple(kind for kind in work if kind not in {**rates.core, **on_gpu})
+    if missing or not work:
+        return Estimate(None, missing=missing)
+    share = -(-plan.jobs // site.cores) / plan.jobs
+    parts = {
+        kind: units * on_gpu[kind] if kind in on_gpu else units * rates.core[kind] * share
+        for kind, units in work.items()
+    }
+    by_cores = {kind: seconds for kind, seconds in parts.items() if kind not in on_gpu}
+    by_gpu = {kind: seconds for kind, seconds in parts.items() if kind in on_gpu}
+    slower = max(by_cores, by_gpu, key=lambda side: sum(side.values()))
+    return Estimate(sum(slower.values()), max(slower, key=slower.__getitem__))
+
+
+def render_plans(
+    recipe: Recipe, plans: Mapping[str, Plan], rates: Rates | None, source: Path
+) -> RenderableType:
+    """What every stage would do, and how long it would take.
+
+    The memory is what a worker takes with one job.
+
+    Args:
+        recipe: the recipe.
+        plans: plan of each stage by its name, in order.
+        rates: measured rates, if there are any.
+        source: the file that holds them, or would hold them.
+    """
+    if rates is None:
+        hint = f"There are no rates in {source}: run `deepprofile benchmark` once to see times."
+        return Group(_stages(recipe, plans, None), Text(hint))
+    parts = [_stages(recipe, plans, rates), _elsewhere(recipe, plans, rates)]
+    return Group(*parts, Text(_origin(rates, source)))
+
+
+def render_rates(rates: Rates) -> Table:
+    """Measured rates: time of a unit of work, and units a second of all cores together."""
+    machine = rates.machine
+    title = f"{_cores(machine.cores)}, {machine.processor}, PyTorch {machine.torch}"
+    table = Table(title=title, title_justify="left")
+    table.add_column("work")
+    table.add_column("unit")
+    for heading in ("one core alone", "all cores busy", "units a second", machine.gpu or "GPU"):
+        table.add_column(heading, justify="right")
+    for kind, busy in rates.core.items():
+        at_once = 1 if kind in WHOLE_MACHINE else machine.cores
+        table.add_row(
+            kind,
+            UNITS.get(kind, ""),
+            _unit_time(rates.alone.get(kind)),
+            _unit_time(busy),
+            f"{at_once / busy:,.0f}",
+            _unit_time(rates.gpu.get(kind)),
+        )
+    return table
+
+
+def _stages(recipe: Recipe, plans: Mapping[str, Plan], rates: Rates | None) -> Table:
+    table = Table(title=f"{recipe.name}: {recipe.period.start} to {recipe.period.end}")
+    for heading in ("stage", "jobs", "read", "written", "memory of a worker", "time", "note"):
+        table.add_column(heading, justify="left" if heading in ("stage", "note") else "right")
+    for name, plan in plans.items():
+        table.add_row(
+            name,
+            f"{plan.jobs:,}",
+            _size(plan.bytes_read),
+            _size(plan.bytes_written),
+            _size(plan.worker_memory + plan.job_memory),
+            "" if rates is None else _time(estimate(plan, rates, _this_site(rates))),
+            plan.note,
+        )
+    return table
+
+
+def _elsewhere(recipe: Recipe, plans: Mapping[str, Plan], rates: Rates) -> Table:
+    """Time of the stages that compute, here and on larger machines."""
+    table = Table(title="time on", title_justify="left")
+    for heading in ("stage", "where", "time", "most of it", "rests on"):
+        table.add_column(heading, justify="right" if heading == "time" else "left")
+    for name in (name for name in SCALED if name in plans):
+        sites = [_this_site(rates), _node(rates, name)]
+        if name == "predict":
+            sites.append(_gpu(rates))
+        for site in sites:
+            found = estimate(plans[name], rates, site)
+            table.add_row(name, site.name, _time(found), found.bound, site.basis)
+    return table
+
+
+def _this_site(rates: Rates) -> Site:
+    here, measured = this_machine(), rates.machine
+    same = (here.processor, here.cores) == (measured.processor, measured.cores)
+    basis = "measured rates" if same else f"scaled from {_cores(measured.cores)}"
+    return Site(f"this machine, {_cores(cores())}", basis, cores())
+
+
+def _node(rates: Rates, stage: str) -> Site:
+    basis = f"scaled from {_cores(rates.machine.cores)}"
+    if stage == "train":
+        basis = f"assumed: no quicker than on {_cores(rates.machine.cores)}"
+    return Site(f"a node of {NODE_CORES} such cores", basis, NODE_CORES)
+
+
+def _gpu(rates: Rates) -> Site:
+    fed = f"fed by {NODE_CORES} such cores"
+    if "engine" in rates.gpu:
+        name = rates.machine.gpu or "GPU"
+        basis = f"engine measured; reading and writing scaled from {_cores(rates.machine.cores)}"
+        return Site(f"one {name} {fed}", basis, NODE_CORES, rates.gpu["engine"])
+    basis = (
+        f"assumed: {OPERATIONS / 1e6:g} MFLOP a cell-day at {ASSUMED_GPU / 1e12:g} TFLOP/s in "
+        "float32, 40 % of an A100's peak; reading and writing scaled"
+    )
+    return Site(f"one GPU {fed}", basis, NODE_CORES, OPERATIONS / ASSUMED_GPU)
+
+
+def _origin(rates: Rates, source: Path) -> str:
+    machine, measured = rates.machine, rates.measured
+    text = (
+        f"Rates: {source}, measured {measured:%Y-%m-%d} with all of {_cores(machine.cores)} busy "
+        f"({machine.processor}, PyTorch {machine.torch}), on a local disk, for the paper's "
+        "network. Starting workers and jobs comes on top."
+    )
+    here = this_machine()
+    if (here.processor, here.cores) != (machine.processor, machine.cores):
+        text += f" This machine is another one: {_cores(here.cores)}, {here.processor}."
+    return text
+
+
+def _cores(n: int) -> str:
+    return f"{n} core{'s' if n > 1 else ''}"
+
+
+def _time(found: Estimate) -> str:
+    if found.seconds is None:
+        return f"not measured: {', '.join(found.missing)}" if found.missing else "not measured"
+    return _duration(found.seconds)
+
+
+def _duration(seconds: float) -> str:
+    unit, size = next((u, s) for u, s, most in _DURATIONS if seconds < most * s)
+    value = seconds / size
+    return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
+
+
+def _unit_time(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    unit, size = next((u, s) for u, s in _SHORT if seconds >= s or u == "ns")
+    return f"{seconds / size:.3g} {unit}"
+
+
+def _size(n_bytes: float) -> str:
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if n_bytes < 1000 or unit == "TB":
+            break
+        n_bytes /= 1000
+    return f"{n_bytes:.0f} {unit}" if n_bytes >= 100 or unit == "B" else f"{n_bytes:.1f} {unit}"

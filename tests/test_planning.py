@@ -1,0 +1,275 @@
+"""Plans: what the global recipe takes, how work becomes time, what the command prints."""
+
+import re
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from deepprofile import cli, stages
+from deepprofile.rates import Machine, Rates, save_rates, this_machine
+from deepprofile.recipe import load_recipe
+from deepprofile.stages.context import Plan
+from deepprofile.stages.extent import land_of
+from deepprofile.stages.planning import Site, estimate, render_plans, render_rates
+from deepprofile.store.layout import Region
+
+PIPELINES = sorted((Path(__file__).parent.parent / "pipelines").glob("*.yaml"))
+GLOBAL = next(path for path in PIPELINES if path.stem == "global")
+SECONDS = {
+    "engine": 6e-6,
+    "read": 2e-9,
+    "write": 8e-9,
+    "collocate": 1e-8,
+    "bootstrap": 1e-9,
+    "train": 2e-4,
+}
+RATES = Rates(
+    measured=datetime(2026, 1, 2, tzinfo=UTC),
+    machine=Machine(processor="A processor", cores=2, memory=8 * 10**9, torch="2.13.0"),
+    core=SECONDS,
+)
+
+
+def site(cores, engine=None):
+    return Site("somewhere", "measured rates", cores, engine)
+
+
+def work_plan(jobs, **work):
+    return Plan(jobs, 0, 0, 0, work=work)
+
+
+def printed(thing) -> str:
+    console = Console(width=400)
+    with console.capture() as capture:
+        console.print(thing)
+    return capture.get()
+
+
+@pytest.fixture(scope="module")
+def of_globe():
+    return stages.plans(load_recipe(GLOBAL))
+
+
+@pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.stem)
+def test_every_committed_recipe_is_planned_without_data(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe(path)
+    plans = stages.plans(recipe)
+    assert list(plans) == stages.select(recipe, None)
+    for plan in plans.values():
+        assert plan.jobs > 0
+        assert 0 <= plan.worker_memory < plan.worker_memory + plan.job_memory < 16e9
+        assert all(units >= 0 for units in plan.work.values())
+    text = printed(render_plans(recipe, plans, RATES, Path("rates.json")))
+    assert all(name in text for name in plans)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_demo_earth_is_counted_with_its_own_cells():
+    demo = load_recipe(next(path for path in PIPELINES if path.stem == "demo"))
+    assert land_of(demo) == (4, 27 * 27)
+    assert land_of(demo, Region((0, 1), (0, 1))) == (0, 0)
+    with_land_everywhere = demo.model_copy(update={"synthetic": None})
+    assert land_of(with_land_everywhere).cells > 4 * 27 * 27
+
+
+# The numbers of the global recipe, by hand: 2015-03-31 to 2025-02-28 are 3,623 days in 114 blocks.
+# 825 tiles of 3,584 cells hold land, 1,665,969 cells of it; 27 of the 29 rows of tiles have some.
+DAYS, BLOCKS, TILES, TILE, LAND = 3623, 114, 825, 3584, 1_665_969
+
+
+def test_the_global_ingest_reads_every_granule_and_writes_tiles_with_land(of_globe):
+    plan = of_globe["ingest"]
+    assert plan.jobs == BLOCKS * 27 * 3
+    values_a_day = 41 * 8 + 3 * 24 + 3 * 8
+    assert plan.bytes_read == BLOCKS * 32 * 1624 * 3856 * values_a_day * 4
+    # 41 + 3 + 3 fields of 4 bytes and the number of steps of three products
+    assert plan.bytes_written == BLOCKS * 32 * TILES * TILE * (47 * 4 + 3)
+
+
+def test_the_global_collocation_reads_eight_layers_once(of_globe):
+    plan = of_globe["collocate"]
+    assert plan.jobs == TILES
+    assert plan.bytes_read == TILES * TILE * DAYS * 8 * 4
+    # four variables of three products, the number of days, the flag
+    assert plan.bytes_written == TILES * TILE * (4 * 3 * 4 + 4 + 1)
+    assert plan.work["collocate"] == LAND * DAYS
+    assert plan.work["bootstrap"] == 0
+
+
+def test_the_global_training_has_about_the_papers_samples_a_cell(of_globe):
+    samples = of_globe["train"].work["train"] / 50
+    assert samples == 1250 * (DAYS - 359) // 128 * 128
+    paper = 5.74e6 / 1742  # samples of a training cell
+    assert samples / 1250 == pytest.approx(paper, rel=0.02)
+
+
+def test_the_global_samples_and_comparison_touch_each_tile_at_most_once(of_globe):
+    assert of_globe["sample"].jobs == of_globe["evaluate"].jobs == TILES
+    assert of_globe["sample"].bytes_read == TILES * TILE * DAYS * (39 + 8) * 4
+    assert of_globe["sample"].bytes_written == 2500 * DAYS * (39 + 8) * 4
+    assert of_globe["evaluate"].bytes_read == TILES * TILE * DAYS * (8 + 10) * 4
+
+
+def test_the_global_prediction_covers_every_land_cell_and_day_with_a_window(of_globe):
+    plan = of_globe["predict"]
+    assert plan.work["engine"] == LAND * (DAYS - 359)
+    # The first block with a profile is block 11; a year of halo is read again for every span.
+    once = TILES * TILE * (BLOCKS - 11) * 32
+    assert plan.bytes_written == once * (10 * 4 + 1)
+    assert once * 39 * 4 < plan.bytes_read < 3 * once * 39 * 4
+
+
+@given(
+    units=st.floats(1, 1e12),
+    rounds=st.integers(1, 50),
+    cores=st.integers(1, 64),
+    rate=st.floats(1e-12, 1e-3),
+)
+def test_time_is_work_times_rate_over_cores(units, rounds, cores, rate):
+    rates = RATES.model_copy(update={"core": {"engine": rate}})
+    found = estimate(work_plan(rounds * cores, engine=units), rates, site(cores))
+    assert found.seconds == pytest.approx(units * rate / cores)
+    assert found.bound == "engine"
+
+
+@given(jobs=st.integers(1, 100), cores=st.integers(1, 64))
+def test_no_core_is_of_use_without_a_job(jobs, cores):
+    one_job = SECONDS["read"] * 1e9
+    found = estimate(work_plan(jobs, read=jobs * 1e9), RATES, site(cores))
+    assert found.seconds == pytest.approx(one_job * -(-jobs // cores))
+
+
+def test_parts_of_a_core_add_up_and_the_longest_is_named():
+    found = estimate(work_plan(4, engine=1e6, read=1e9, write=1e8), RATES, site(2))
+    assert found.seconds == pytest.approx((6 + 2 + 0.8) / 2)
+    assert found.bound == "engine"
+
+
+@pytest.mark.parametrize(
+    ("engine", "seconds", "bound"), [(1e-7, 1.4, "read"), (2e-6, 2.0, "engine")]
+)
+def test_a_gpu_predicts_while_cores_read_and_write(engine, seconds, bound):
+    plan = work_plan(4, engine=1e6, read=1e9, write=1e8)
+    found = estimate(plan, RATES, site(2, engine))
+    assert found.seconds == pytest.approx(seconds)
+    assert found.bound == bound
+
+
+def test_work_without_a_rate_has_no_time():
+    found = estimate(work_plan(4, decode=1e9, write=1.0), RATES, site(2))
+    assert (found.seconds, found.missing) == (None, ("decode",))
+    assert estimate(work_plan(4), RATES, site(2)).seconds is None
+    assert estimate(work_plan(4, write=1e9, decode=0.0), RATES, site(2)).seconds is not None
+
+
+def table_line(text: str, *words: str) -> str:
+    return next(line for line in text.splitlines() if all(word in line for word in words))
+
+
+def rendered(plans, rates) -> str:
+    return printed(render_plans(load_recipe(GLOBAL), plans, rates, Path("rates.json")))
+
+
+def test_times_of_other_machines_are_called_scaled_or_assumed(of_globe):
+    here = this_machine()
+    own = RATES.model_copy(update={"machine": here})
+    text = rendered(of_globe, own)
+    assert "measured rates" in table_line(text, "predict", "this machine")
+    scaled = f"scaled from {here.cores} core"
+    assert scaled in table_line(text, "predict", "node of 16 such cores")
+    assert "assumed: 0.6 MFLOP a cell-day" in table_line(text, "predict", "one GPU")
+    assert "assumed" in table_line(text, "train", "node of 16")
+    assert "not measured: decode" in table_line(text, "ingest")
+
+
+def test_rates_of_another_machine_are_scaled_here_too(of_globe):
+    text = rendered(of_globe, RATES)
+    assert "scaled from 2 cores" in table_line(text, "predict", "this machine")
+    assert "This machine is another one" in text
+
+
+def test_a_measured_gpu_is_named(of_globe):
+    machine = RATES.machine.model_copy(update={"gpu": "GPU of the house"})
+    rates = RATES.model_copy(update={"machine": machine, "gpu": {"engine": 1e-7}})
+    line = table_line(rendered(of_globe, rates), "predict", "GPU of the house")
+    assert "engine measured" in line
+    assert "100 ns" in table_line(printed(render_rates(rates)), "engine")
+
+
+def test_the_time_of_the_global_prediction_by_hand(of_globe):
+    plan = replace(of_globe["predict"], jobs=1600)  # a multiple of both numbers of cores
+    core = (
+        LAND * (DAYS - 359) * SECONDS["engine"]
+        + plan.work["read"] * SECONDS["read"]
+        + plan.work["write"] * SECONDS["write"]
+    )
+    text = rendered({"predict": plan}, RATES)
+    line = table_line(text, "predict", "node of 16")
+    minutes = float(re.search(r"([\d.]+) min", line).group(1))
+    assert minutes == pytest.approx(core / 16 / 60, abs=0.5)
+
+
+@pytest.fixture
+def run_command(monkeypatch, capsys, tmp_path):
+    """Run the command line as a user does; returns exit code, output and errors."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "settings"))
+    monkeypatch.delenv("DEEPPROFILE_RATES", raising=False)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["deepprofile", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        captured = capsys.readouterr()
+        return end.value.code, captured.out, captured.err
+
+    return run
+
+
+def test_without_rates_the_command_says_how_to_get_them(run_command):
+    code, out, _ = run_command("plan", GLOBAL)
+    assert code == 0
+    assert "825" in table_line(out, "collocate")
+    assert "run `deepprofile benchmark` once" in out.replace("\n", " ")
+    assert "time on" not in out
+
+
+def test_rates_are_found_by_option_and_by_environment(run_command, monkeypatch, tmp_path):
+    path = tmp_path / "mine.json"
+    save_rates(RATES, path)
+    code, by_option, _ = run_command("plan", GLOBAL, "--rates", path)
+    monkeypatch.setenv("DEEPPROFILE_RATES", str(path))
+    _, by_environment, _ = run_command("plan", GLOBAL)
+    assert code == 0
+    assert by_option == by_environment
+    assert "time on" in by_option
+
+
+def test_rates_that_are_missing_or_damaged_end_with_code_2(run_command, tmp_path):
+    code, _, error = run_command("plan", GLOBAL, "--rates", tmp_path / "none.json")
+    assert code == 2
+    assert "none.json" in error.replace("\n", "")
+    broken = tmp_path / "settings" / "deepprofile" / "rates.json"
+    broken.parent.mkdir(parents=True)
+    broken.write_text("{")
+    code, _, error = run_command("plan", GLOBAL)
+    assert code == 2
+    assert str(broken) in error.replace("\n", "")
+
+
+def test_a_recipe_that_is_wrong_ends_with_code_2(run_command, tmp_path):
+    path = tmp_path / "wrong.yaml"
+    path.write_text(yaml.safe_dump({**yaml.safe_load(GLOBAL.read_text()), "trainin": {}}))
+    code, out, error = run_command("plan", path)
+    assert (code, out) == (2, "")
+    assert "trainin" in error
+    code, _, error = run_command("plan", tmp_path / "absent.yaml")
+    assert code == 2
+    assert "absent.yaml" in error
