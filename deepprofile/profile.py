@@ -85,7 +85,7 @@ def layer_matrix(
         n_coefficients: number of polynomial coefficients n.
 
     Returns:
-        Shape (n, layers): ``coefficients @ matrix`` are the layer means in m³ m⁻³.
+        Shape (n, layers): :func:`combine` of coefficients and matrix are the layer means.
 
     Raises:
         ValueError: if a layer lies outside 0-1 m or is empty.
@@ -106,7 +106,7 @@ def depth_matrix(depths: ArrayLike, n_coefficients: int = N_COEFFICIENTS) -> NDA
         n_coefficients: number of polynomial coefficients n.
 
     Returns:
-        Shape (n, depths): ``coefficients @ matrix`` is θ at each depth in m³ m⁻³.
+        Shape (n, depths): :func:`combine` of coefficients and matrix is θ at each depth.
 
     Raises:
         ValueError: if a depth lies outside 0-1 m.
@@ -115,6 +115,29 @@ def depth_matrix(depths: ArrayLike, n_coefficients: int = N_COEFFICIENTS) -> NDA
     for depth in z:
         check_depth(float(depth))
     return z[None, :] ** np.arange(n_coefficients)[:, None]
+
+
+def combine(coefficients: NDArray[Any], matrix: NDArray[np.float64]) -> NDArray[Any]:
+    """Values of profiles: the sum of coefficients times powers, degree after degree.
+
+    A matrix product chooses its order of summation by the shape of the arrays. Here the order is
+    fixed, so one profile has the same value to the last bit whatever it is computed together with.
+
+    Args:
+        coefficients: shape (..., n); its floating type is that of the sums.
+        matrix: shape (n, k) from :func:`layer_matrix` or :func:`depth_matrix`.
+
+    Returns:
+        Shape (..., k), in m³ m⁻³.
+    """
+    weights = matrix.astype(coefficients.dtype)
+    values = np.empty((weights.shape[1], *coefficients.shape[:-1]), coefficients.dtype)
+    term = np.empty(coefficients.shape[:-1], coefficients.dtype)
+    for k, column in enumerate(weights.T):
+        value = np.multiply(coefficients[..., 0], column[0], out=values[k, ...])
+        for degree in range(1, len(column)):
+            value += np.multiply(coefficients[..., degree], column[degree], out=term)
+    return np.moveaxis(values, 0, -1)
 
 
 @xr.register_dataset_accessor("profile")  # type: ignore[no-untyped-call]
@@ -136,39 +159,40 @@ class ProfileAccessor:
 
     def layer(self, top: float, bottom: float) -> xr.DataArray:
         """Mean soil moisture of the layer from ``top`` to ``bottom`` (metres), in m³ m⁻³."""
-        mean = self._combine(layer_matrix([(top, bottom)], self._n)[:, 0])
-        return mean.assign_coords(top=top, bottom=bottom).assign_attrs(
-            cell_methods="depth: mean", **_ATTRIBUTES
-        )
+        return self.layers([(top, bottom)]).isel(layer=0)
 
     def layers(self, bounds: Sequence[tuple[float, float]]) -> xr.DataArray:
         """Means of several layers, each (top, bottom) in metres, along a dimension ``layer``."""
-        matrix = xr.DataArray(
-            layer_matrix(bounds, self._n),
-            dims=("degree", "layer"),
-            coords={
-                "top": ("layer", [top for top, _ in bounds]),
-                "bottom": ("layer", [bottom for _, bottom in bounds]),
-            },
-        )
-        return self._combine(matrix).assign_attrs(cell_methods="depth: mean", **_ATTRIBUTES)
+        mean = self._combine(layer_matrix(bounds, self._n), "layer")
+        return mean.assign_coords(
+            top=("layer", [top for top, _ in bounds]),
+            bottom=("layer", [bottom for _, bottom in bounds]),
+        ).assign_attrs(cell_methods="depth: mean", **_ATTRIBUTES)
 
     def at(self, depth: float) -> xr.DataArray:
         """Soil moisture at ``depth`` (metres), in m³ m⁻³."""
         check_depth(depth)
-        value = self._combine(depth_matrix(depth, self._n)[:, 0])
+        value = self._combine(depth_matrix(depth, self._n), "depth").isel(depth=0)
         return value.assign_coords(depth=depth).assign_attrs(_ATTRIBUTES)
 
     @property
     def _n(self) -> int:
         return self._coefficients.sizes["degree"]
 
-    def _combine(self, weights: NDArray[np.float64] | xr.DataArray) -> xr.DataArray:
-        if not isinstance(weights, xr.DataArray):
-            weights = xr.DataArray(weights, dims="degree")
-        weights = weights.astype(self._coefficients.dtype)
-        result: xr.DataArray = xr.dot(
-            self._coefficients.drop_vars("degree", errors="ignore"), weights, dim="degree"
+    def _combine(self, matrix: NDArray[np.float64], dimension: str) -> xr.DataArray:
+        result: xr.DataArray = xr.apply_ufunc(
+            combine,
+            self._coefficients,
+            kwargs={"matrix": matrix},
+            input_core_dims=[["degree"]],
+            output_core_dims=[[dimension]],
+            dask="parallelized",
+            dask_gufunc_kwargs={
+                "output_sizes": {dimension: matrix.shape[1]},
+                "allow_rechunk": True,
+            },
+            output_dtypes=[self._coefficients.dtype],
+            keep_attrs=False,
         )
         return result.rename("soil_moisture")
 

@@ -254,6 +254,25 @@ def test_threads_do_not_matter(n_threads):
         torch.set_num_threads(before)
 
 
+def test_threads_of_the_engine_start_no_others():
+    """A thread that is new to torch takes the default number, unless told after it was asked."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        with sliding._single_threads(4) as pool:
+            together = threading.Barrier(4)
+
+            def count():
+                together.wait()
+                torch.rand(20, 20) @ torch.rand(20, 20)
+                return torch.get_num_threads()
+
+            assert [found.result() for found in [pool.submit(count) for _ in range(4)]] == [1] * 4
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_masked_and_read_only_arrays_are_taken_as_they_are_meant():
     model = make_model(3, n_variables=3, n_auxiliary=2, window=40)
     series, auxiliary = inputs(model, n_cells=2, n_windows=10)
@@ -362,6 +381,7 @@ def test_bfloat16_rounds_each_factor_and_no_more():
     assert np.abs(rough - exact).max() < 8 * 2**-9 * np.abs(exact).max()
 
 
+@pytest.mark.skipif(not has_bfloat16(), reason="no products of bfloat16 here")
 def test_devices_and_threads_with_other_precisions_do_not_disturb_each_other():
     settings = {"cpu": torch.backends.mkldnn.matmul, "cuda": torch.backends.cuda.matmul}
 

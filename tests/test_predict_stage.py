@@ -63,7 +63,7 @@ def names(*blocks):
     return {f"tile {TILE.row} {TILE.column} block {block}" for block in blocks}
 
 
-def context_of(root, client, **options):
+def context_of(root, client, max_gap=3, **options):
     east, west = grid.longitudes()[[BOTH.columns.stop - 2, BOTH.columns.start + 1]]
     south, north = grid.latitudes()[[BOTH.rows.stop - 2, BOTH.rows.start + 1]]
     box = {"west": west, "south": south, "east": east, "north": north}
@@ -74,6 +74,7 @@ def context_of(root, client, **options):
         "region": {side: float(value) for side, value in box.items()},
         "products": {name: {"url": "none"} for name in ("smap_l4", "era5_land", "gldas")},
         "terrain": {"urls": ["none"]},
+        "sample": {"max_gap_days": max_gap},
         "training": {"window": WINDOW},
         "predict": {"blocks_per_job": 2, **options},
     }
@@ -209,14 +210,13 @@ def predictions(context):
 def test_other_spans_hide_nothing_that_was_written_over(own, client):
     for options in (
         {"blocks_per_job": 24},
-        {"blocks_per_job": 2, "precision": "bfloat16"},
+        {"blocks_per_job": 2, "max_gap": 2},
         {"blocks_per_job": 24},
     ):
         context = context_of(own, client, **options)
         assert "land cell-days" in predict.run(context)
         assert predict.run(context).startswith("every day has its profile")
     assert predictions(context) == [names(1, 2, 3), names(1, 2), names(3), names(1, 2, 3)]
-    assert dp.open_cube(context.paths.coefficients).attrs["precision"] == "float32"
     assert predict.run(context_of(own, client, blocks_per_job=1)).startswith("every day has")
 
 

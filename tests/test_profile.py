@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
-from deepprofile.profile import Layer, depth_matrix, layer_matrix
+from deepprofile.profile import Layer, combine, depth_matrix, layer_matrix
 
 
 @st.composite
@@ -34,6 +34,22 @@ def test_a_thin_layer_tends_to_the_value_at_its_depth_and_layers_add_up():
     np.testing.assert_allclose(thin, depth_matrix([0.50005]), rtol=1e-6)
     parts = layer_matrix([(0.0, 0.07), (0.07, 0.28), (0.28, 1.0)]) @ [0.07, 0.21, 0.72]
     np.testing.assert_allclose(parts, layer_matrix([(0.0, 1.0)])[:, 0], rtol=1e-12)
+
+
+@given(
+    shape=st.tuples(*[st.integers(1, 9)] * 3),
+    n=st.integers(1, 10),
+    n_layers=st.integers(1, 3),
+    data=st.data(),
+)
+def test_a_profile_has_the_same_value_to_the_last_bit_in_any_company(shape, n, n_layers, data):
+    beta = np.random.default_rng(0).normal(size=(shape[0], n, *shape[1:])).astype(np.float32)
+    matrix = layer_matrix([(k / 4, k / 4 + 0.2) for k in range(n_layers)], n)
+    whole = combine(np.moveaxis(beta, 1, -1), matrix)
+    t, y, x = (data.draw(st.integers(0, size - 1)) for size in shape)
+    alone = combine(beta[t, :, y, x], matrix)
+    np.testing.assert_array_equal(alone, whole[t, y, x])
+    np.testing.assert_allclose(alone, beta[t, :, y, x].astype(float) @ matrix, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("top, bottom", [(-0.1, 0.5), (0.5, 0.5), (0.5, 0.2), (0.0, 1.01), (0, 5)])

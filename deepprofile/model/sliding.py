@@ -148,6 +148,7 @@ def _single_threads(n: int) -> Iterator[ThreadPoolExecutor]:
     started = threading.Barrier(n + 1)
 
     def start() -> None:
+        torch.get_num_threads()  # torch gives a thread the default number when it is first asked
         torch.set_num_threads(1)  # of this thread, and the default of those that come after
         started.wait()
 
