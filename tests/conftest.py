@@ -5,8 +5,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dask
+import hypothesis
 import pytest
 from distributed import Client, LocalCluster
+
+# The same examples at every run, so that a change is judged by what it changes. To look for new
+# ones: pytest --hypothesis-profile=explore
+hypothesis.settings.register_profile("same", derandomize=True)
+hypothesis.settings.register_profile("explore")
+hypothesis.settings.load_profile("same")
 
 
 @pytest.fixture(scope="session")

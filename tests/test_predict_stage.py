@@ -354,13 +354,13 @@ def mostly_constant(tile, block):
     not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc"
 )
 def test_the_peak_of_a_job_is_as_predicted(tmp_path):
-    region, n_days = Region((TILE.row, TILE.row + 1), (TILE.column, TILE.column + 1)), 17 * 32
-    fingerprint = write_inputs(tmp_path, region, 17, mostly_constant, np.ones((56, 64), bool))
+    region, n_days = Region((TILE.row, TILE.row + 1), (TILE.column, TILE.column + 1)), 14 * 32
+    fingerprint = write_inputs(tmp_path, region, 14, mostly_constant, np.ones((56, 64), bool))
     size, cluster = JobSize(56 * 64, N_VARIABLES, 10), tmp_path / "one.yaml"
     cluster.write_text("workers: 1\nmemory_limit: 4GiB\n")
     with dp.connect(cluster) as client:
         assert smallest_share(client, 2**30) == pytest.approx((0.8 * 4 - 1) * 2**30)
-        for blocks, segment in ((range(16, 17), 1), (range(12, 17), 5)):
+        for blocks, segment in ((range(13, 14), 1), (range(11, 14), 3)):
             stretch = Stretch(blocks, (0, n_days), (362, 3), BLOCK_DAYS)
             predicted = size.worker_memory + size.memory(stretch, segment)
             measured = client.submit(measure, str(tmp_path), fingerprint, blocks, segment, n_days)
