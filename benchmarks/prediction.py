@@ -5,7 +5,8 @@
 Makes a cube of one tile, all land, in a temporary folder: a year of output and the year before
 it. The job's own function then predicts it in one process and in two at the same time, one thread
 each, in turns with the engine alone on as many cells and days. Prints cell-days a second of both,
-their ratio, and where a job's time goes. Times are minima over turns.
+their ratio, and where a job's time goes. Times are minima over turns. Then the peak memory of the
+first and the second job of a new process, beside the prediction (Linux only).
 """
 
 import argparse
@@ -17,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Barrier
 from typing import Any
 from unittest.mock import patch
@@ -29,12 +31,14 @@ from deepprofile.model import prediction
 from deepprofile.model.flags import flag_attributes
 from deepprofile.model.io import load_model, save_model
 from deepprofile.model.network import DeepProfile
-from deepprofile.model.prediction import Rectangle
+from deepprofile.model.prediction import Rectangle, margins
 from deepprofile.model.rolling import RollingSeries
 from deepprofile.model.sliding import sliding_coefficients
+from deepprofile.model.streaming import Stretch
 from deepprofile.products import PRODUCTS
 from deepprofile.stages import predict
-from deepprofile.stages.spans import PredictJob
+from deepprofile.stages.segments import JobSize
+from deepprofile.stages.spans import PredictJob, n_variables
 from deepprofile.store import (
     Region,
     Tile,
@@ -207,6 +211,34 @@ def report(folder: str, fingerprint: str, segment: int, turns: int, n_processes:
         print(f"  {name:28} {value:10.2f} s, {value / found[0][1][best]:6.1%} of the job")
 
 
+def peaks(folder: str, fingerprint: str, segment: int) -> list[float]:
+    """Peak resident memory in MB during the first and the second job of this process."""
+    torch.set_num_threads(1)
+    found = []
+    for _ in range(2):
+        Path("/proc/self/clear_refs").write_text("5")
+        run_job(folder, fingerprint, segment)
+        lines = Path("/proc/self/status").read_text().splitlines()
+        found.append(next(int(x.split()[1]) for x in lines if x.startswith("VmHWM")) / 1e6 * 1024)
+    return found
+
+
+def report_memory(folder: str, fingerprint: str) -> None:
+    """Predicted and measured peak of jobs with segments of several lengths."""
+    around = margins(DeepProfile().config.window)
+    stretch = Stretch(BLOCKS, (0, BLOCKS.stop * BLOCK_DAYS), around, BLOCK_DAYS)
+    size = JobSize(TILE_CELLS, n_variables(), DeepProfile().config.n_coefficients)
+    for segment in (12, 6, 1):
+        predicted = (size.worker_memory + size.memory(stretch, segment)) / 1e6
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            first, second = pool.submit(peaks, folder, fingerprint, segment).result()
+        print(
+            f"segments of {segment:2} blocks: predicted {predicted:,.0f} MB, "
+            f"measured {first:,.0f} and {second:,.0f}"
+        )
+
+
 def main() -> None:
     """Read the options and run."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -219,6 +251,8 @@ def main() -> None:
         print(f"{TILE_CELLS} cells x {len(BLOCKS) * BLOCK_DAYS} days, minima of {options.turns}")
         for n_processes in (1, 2):
             report(folder, fingerprint, options.segment, options.turns, n_processes)
+        if Path("/proc/self/clear_refs").exists():
+            report_memory(folder, fingerprint)
 
 
 if __name__ == "__main__":

@@ -25,13 +25,17 @@ from deepprofile.collocation import (
     finish,
 )
 from deepprofile.model.configuration import TrainingConfig
-from deepprofile.model.flags import Flag, flag_attributes
+from deepprofile.model.flags import Flag, flag_attributes, window_flags
+from deepprofile.model.gaps import MAX_GAP
 from deepprofile.model.network import DeepProfile
-from deepprofile.model.prediction import predict_days
+from deepprofile.model.prediction import PredictedSeries, Rectangle
+from deepprofile.model.rolling import RollingSeries
 from deepprofile.model.samples import Samples
+from deepprofile.model.sliding import sliding_coefficients
 from deepprofile.model.training import train
 from deepprofile.products import PRODUCTS
 from deepprofile.rates import Rates, this_machine
+from deepprofile.stages.segments import LONGEST
 from deepprofile.store import (
     Template,
     Writer,
@@ -46,8 +50,8 @@ from deepprofile.store.template import extend
 
 SECONDS = 1.0
 """Least time over which a rate is measured."""
-DAYS = 365
-"""Days of output that the engine predicts at a time."""
+DAYS = LONGEST * BLOCK_DAYS
+"""Days of output that the engine predicts at a time: those of the longest segment."""
 CELLS, GPU_CELLS = 100, 10_000
 """Cells that the engine predicts at a time."""
 SERIES_CELLS = 64
@@ -103,7 +107,7 @@ def measure_on(client: Client, folder: str | None = None, on_step: OnStep | None
 
 
 def engine_seconds(folder: str | None = None) -> float:
-    """Seconds to predict a cell-day on one thread, from forcing as cubes have it."""
+    """Seconds that the engine takes for a cell-day on one thread, series to coefficients."""
     torch.set_num_threads(1)
     return _engine(DeepProfile().eval(), CELLS)
 
@@ -111,6 +115,34 @@ def engine_seconds(folder: str | None = None) -> float:
 def gpu_seconds() -> float:
     """Seconds that the engine takes for a cell-day on the GPU, with copies from and to memory."""
     return _engine(DeepProfile().eval().cuda(), GPU_CELLS)
+
+
+def series_seconds(folder: str | None = None) -> float:
+    """Seconds for a cell-day of what a job does on a core beside the engine.
+
+    Shards of forcing go into series whose memory is new, as in the first segment of a job; flags
+    are set, and profiles turned into the order of a cube.
+    """
+    config = DeepProfile().config
+    shard = smooth_fields(config.n_variables)
+    land = np.isfinite(shard[0, 0])
+    rectangle = Rectangle(land, np.zeros((config.n_auxiliary, *land.shape), np.float32))
+    n_days = DAYS + config.window - 1
+    n_shards, n_cells = -(-n_days // BLOCK_DAYS), rectangle.cells.size
+    coefficients = np.zeros((n_cells, DAYS, config.n_coefficients), np.float32)
+
+    def turn() -> None:
+        capacity = n_shards * BLOCK_DAYS
+        series = RollingSeries(rectangle.cells, config.n_variables, capacity, 0, MAX_GAP)
+        for _ in range(n_shards):
+            series.append(shard)
+        missing, filled = series.n_missing(0, n_days), series.n_filled(0, n_days)
+        flag = window_flags(missing, filled, config.window)
+        predicted = PredictedSeries(0, coefficients, flag)
+        for start in range(0, DAYS, BLOCK_DAYS):
+            rectangle.profiles(predicted, slice(start, start + BLOCK_DAYS))
+
+    return _seconds(turn) / (n_cells * DAYS)
 
 
 def read_seconds(folder: str | None = None) -> float:
@@ -186,6 +218,7 @@ def train_seconds(folder: str | None = None) -> float:
 
 PER_CORE: Mapping[str, Callable[[str | None], float]] = {
     "engine": engine_seconds,
+    "series": series_seconds,
     "read": read_seconds,
     "write": write_seconds,
     "collocate": collocate_seconds,
@@ -230,10 +263,9 @@ def smooth_fields(n: int, seed: int = 0, land_columns: int = LAND_COLUMNS) -> ND
 def _engine(model: DeepProfile, n_cells: int) -> float:
     config, rng = model.config, np.random.default_rng(0)
     n_days = DAYS + config.window - 1
-    forcing = rng.random((n_days, config.n_variables, 1, n_cells), np.float32)
-    auxiliary = rng.random((config.n_auxiliary, 1, n_cells), np.float32)
-    land, days = np.ones((1, n_cells), bool), slice(config.window - 1, n_days)
-    seconds = _seconds(lambda: predict_days(model, forcing, auxiliary, land, days))
+    series = rng.random((n_cells, config.n_variables, n_days), np.float32)
+    auxiliary = rng.random((n_cells, config.n_auxiliary), np.float32)
+    seconds = _seconds(lambda: sliding_coefficients(model, series, auxiliary))
     return seconds / (n_cells * DAYS)
 
 

@@ -33,7 +33,7 @@ EXPECTED = (
     StageError,
     CubeError,
     JobError,
-    FileNotFoundError,
+    OSError,
     RatesError,
     ExportError,
 )
@@ -100,9 +100,10 @@ def benchmark(
         ),
     ] = None,
 ) -> None:
-    """Measure how fast this machine works, in about half a minute, and keep it for `plan`."""
+    """Measure how fast this machine works, in a minute or two, and keep it for `plan`."""
     console = _console()
     path = rates or rates_path()
+    path.parent.mkdir(parents=True, exist_ok=True)
     with meter(console, "measuring", N_STEPS) as progress:
         found = measure_rates(str(folder) if folder else None, progress.update)
     save_rates(found, path)

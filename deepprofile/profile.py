@@ -3,8 +3,9 @@
 θ(z) = Σ β_i z^i for i = 0 … n-1, with z in metres from the surface (0 ≤ z ≤ 1) and θ in m³ m⁻³.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -50,18 +51,22 @@ class Layer:
 
 
 def check_layer(top: float, bottom: float) -> None:
-    """Raise ValueError unless 0 ≤ top < bottom ≤ 1 (metres)."""
+    """Raise ValueError unless these are numbers with 0 ≤ top < bottom ≤ 1 (metres)."""
+    if not (_is_number(top) and _is_number(bottom)):
+        raise ValueError(
+            f"layer from {top!r} to {bottom!r}: expected two numbers in metres, such as 0.0 and "
+            "0.05"
+        )
     if not 0.0 <= top < bottom <= MAX_DEPTH:
         raise ValueError(
             f"layer from {top} m to {bottom} m is not inside the profile: "
-            f"expected 0 <= top < bottom <= {MAX_DEPTH} in metres. "
-            "Depths given in centimetres must be divided by 100."
+            f"expected 0 <= top < bottom <= {MAX_DEPTH} in metres.{_advice(top, bottom)}"
         )
 
 
 def check_depth(depth: float) -> None:
     """Raise ValueError unless ``depth`` is one number with 0 ≤ depth ≤ 1 (metres)."""
-    if not isinstance(depth, int | float | np.number):
+    if not _is_number(depth):
         raise ValueError(
             f"depth {depth!r} is not a number: expected one depth in metres, such as 0.2. For "
             "several depths ask for each of them."
@@ -69,8 +74,18 @@ def check_depth(depth: float) -> None:
     if not 0.0 <= depth <= MAX_DEPTH:
         raise ValueError(
             f"depth {depth} m is outside the profile: expected 0 <= depth <= {MAX_DEPTH} in "
-            "metres. Depths given in centimetres must be divided by 100."
+            f"metres.{_advice(depth)}"
         )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _advice(*depths: float) -> str:
+    if max(depths) > MAX_DEPTH:
+        return " Depths given in centimetres must be divided by 100."
+    return ""
 
 
 def layer_matrix(
@@ -88,14 +103,32 @@ def layer_matrix(
         Shape (n, layers): :func:`combine` of coefficients and matrix are the layer means.
 
     Raises:
-        ValueError: if a layer lies outside 0-1 m or is empty.
+        ValueError: if a layer is no pair of numbers, lies outside 0-1 m or is empty.
     """
-    for top, bottom in layers:
-        check_layer(top, bottom)
-    bounds = np.asarray(layers, dtype=np.float64).reshape(-1, 2)
+    bounds = np.asarray(_pairs(layers), dtype=np.float64).reshape(-1, 2)
     power = np.arange(1, n_coefficients + 1)[:, None]
     tops, bottoms = bounds[:, 0], bounds[:, 1]
     return np.asarray((bottoms**power - tops**power) / (power * (bottoms - tops)))
+
+
+def _pairs(layers: Iterable[Any]) -> list[tuple[float, float]]:
+    """Checked (top, bottom) of each layer."""
+    try:
+        pairs = [(_scalar(top), _scalar(bottom)) for top, bottom in layers]
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"layers {layers!r}: expected a list with (top, bottom) in metres of each layer, such "
+            "as [(0.0, 0.05), (0.05, 1.0)]"
+        ) from error
+    for top, bottom in pairs:
+        check_layer(top, bottom)
+    return [(float(top), float(bottom)) for top, bottom in pairs]
+
+
+def _scalar(value: Any) -> Any:
+    """The number in an array without dimensions; anything else as it is."""
+    is_array = isinstance(value, np.ndarray | xr.DataArray)
+    return value.item() if is_array and value.ndim == 0 else value
 
 
 def depth_matrix(depths: ArrayLike, n_coefficients: int = N_COEFFICIENTS) -> NDArray[np.float64]:
@@ -144,8 +177,8 @@ def combine(coefficients: NDArray[Any], matrix: NDArray[np.float64]) -> NDArray[
 class ProfileAccessor:
     """``dataset.profile``: values of a profile cube at any depth, lazily.
 
-    The dataset must hold ``coefficients`` with a dimension ``degree``; every other dimension is
-    kept as it is.
+    The dataset must hold ``coefficients`` with a dimension ``degree``, all degrees from 0 in their
+    order; every other dimension is kept as it is.
     """
 
     def __init__(self, dataset: xr.Dataset) -> None:
@@ -156,6 +189,12 @@ class ProfileAccessor:
                 "predict stage, or name your coefficients that way."
             )
         self._coefficients = dataset["coefficients"]
+        degrees = self._coefficients["degree"].to_numpy()  # positions, where it has no coordinate
+        if not np.array_equal(degrees, np.arange(self._n)):
+            raise ValueError(
+                f"degree is {degrees.tolist()}: expected {list(range(self._n))}, every power of "
+                "depth in its order. Sort with .sortby('degree'), and select no part of them."
+            )
 
     def layer(self, top: float, bottom: float) -> xr.DataArray:
         """Mean soil moisture of the layer from ``top`` to ``bottom`` (metres), in m³ m⁻³."""
@@ -163,17 +202,21 @@ class ProfileAccessor:
 
     def layers(self, bounds: Sequence[tuple[float, float]]) -> xr.DataArray:
         """Means of several layers, each (top, bottom) in metres, along a dimension ``layer``."""
-        mean = self._combine(layer_matrix(bounds, self._n), "layer")
+        pairs = _pairs(bounds)
+        if not pairs:
+            raise ValueError("no layers: expected (top, bottom) in metres of at least one")
+        mean = self._combine(layer_matrix(pairs, self._n), "layer")
         return mean.assign_coords(
-            top=("layer", [top for top, _ in bounds]),
-            bottom=("layer", [bottom for _, bottom in bounds]),
+            top=("layer", [top for top, _ in pairs]),
+            bottom=("layer", [bottom for _, bottom in pairs]),
         ).assign_attrs(cell_methods="depth: mean", **_ATTRIBUTES)
 
     def at(self, depth: float) -> xr.DataArray:
         """Soil moisture at ``depth`` (metres), in m³ m⁻³."""
+        depth = _scalar(depth)
         check_depth(depth)
         value = self._combine(depth_matrix(depth, self._n), "depth").isel(depth=0)
-        return value.assign_coords(depth=depth).assign_attrs(_ATTRIBUTES)
+        return value.assign_coords(depth=float(depth)).assign_attrs(_ATTRIBUTES)
 
     @property
     def _n(self) -> int:

@@ -19,6 +19,7 @@ from deepprofile.cluster import cores
 
 UNITS = {
     "engine": "land cell-day predicted",
+    "series": "land cell-day of series and profiles turned",
     "read": "raw byte of forcing read",
     "write": "raw byte of coefficients written",
     "collocate": "land cell-day of three products",

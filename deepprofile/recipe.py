@@ -332,7 +332,7 @@ def _neighbours(folder: Path) -> str:
     """The recipes of a folder, for the message about one that is not there."""
     names = sorted(path.name for path in folder.glob("*.yaml")) if folder.is_dir() else []
     if not names:
-        return f"There is no recipe in {folder}."
+        return f"There is no recipe in {folder.resolve()}."
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     return f"Recipes in {folder}: {', '.join(names[:MAX_NAMED])}{more}."
 

@@ -7,7 +7,9 @@ from deepprofile.model.flags import flag_attributes
 from deepprofile.model.io import save_model
 from deepprofile.model.network import DeepProfile
 from deepprofile.products import PRODUCTS
+from deepprofile.stages.bands import bands
 from deepprofile.stages.context import Paths
+from deepprofile.stages.ingest import place_of
 from deepprofile.stages.spans import PredictJob
 from deepprofile.store import (
     Region,
@@ -18,7 +20,7 @@ from deepprofile.store import (
 )
 from deepprofile.store.kinds import FEATURES
 from deepprofile.store.layout import BLOCK_DAYS, Block
-from deepprofile.store.repository import MAIN
+from deepprofile.store.repository import MAIN, open_group
 
 TILE = Tile(10, 20)
 FIELDS = PRODUCTS["smap_l4"].fields
@@ -54,6 +56,7 @@ def write_inputs(root, region, n_blocks, shard_of, land, window=360):
             for block in range(n_blocks):
                 values = shard_of(tile, block)
                 writer.write("forcing", writer.select(tile, Block(block)), values)
+    note_ingested(forcing, region, range(n_blocks))
     with committed_writer(make_cube(paths.static, static_template(region), 0)) as writer:
         for tile in region.tiles():
             here = land[region.local(tile)].astype(np.uint8)
@@ -61,6 +64,14 @@ def write_inputs(root, region, n_blocks, shard_of, land, window=360):
             writer.write("land", writer.select(tile), np.ascontiguousarray(here))
             writer.write("auxiliary", writer.select(tile), features)
     return save_model(make_model(window), paths.model)
+
+
+def note_ingested(repository, region, blocks):
+    """Let the ledger say that some blocks of all bands of a region were ingested."""
+    session = repository.writable_session(MAIN)
+    done = {place_of(Block(block), band): "first" for block in blocks for band in bands(region)}
+    open_group(session.store, "").update_attributes({"note": "ingested"})
+    session.commit("ingest", {"stage": "ingest", "done": done})
 
 
 def predict_job(root, fingerprint, blocks, n_days, segment):

@@ -18,9 +18,18 @@ from store_support import REGION
 
 from deepprofile import cli, grid
 from deepprofile.export import ExportError, Form, Request, export_layers, geotiff, layer_of
+from deepprofile.export import part as parts
 from deepprofile.export.empty import EmptyDays
 from deepprofile.export.files import whole
-from deepprofile.store import CubeError, Writer, coefficients_template, history, open_cube
+from deepprofile.store import (
+    Block,
+    CubeError,
+    Writer,
+    coefficients_template,
+    head,
+    history,
+    open_cube,
+)
 from deepprofile.store.repository import open_or_create
 from deepprofile.store.template import extend
 
@@ -37,11 +46,26 @@ DAY = FIRST_DAY + timedelta(30)
 LAYERS = tuple(map(layer_of, ("0-100cm", "0.07-0.28m")))
 
 
-def make_cube(url):
-    """Plausible profiles at the ragged eastern edge of the grid, written without a cluster."""
+MODEL = {"model": "0123abcd", "precision": "float32", "device": "cpu", "max_gap_days": "5"}
+
+
+def open_to_write(url):
+    """A session in which the structure of the cube is complete."""
     template = coefficients_template(REGION, flag_attributes=FLAGS, first_block=FIRST_BLOCK)
     session = open_or_create(url, template).writable_session("main")
     extend(zarr.open_group(session.store), N_DAYS)
+    return session
+
+
+def commit(session, *, model=MODEL, **noted):
+    """Commit a prediction; what is known of the model also becomes attributes of the cube."""
+    zarr.open_group(session.store).update_attributes(model)
+    return session.commit("predict", {"stage": "predict", **model, **noted})
+
+
+def make_cube(url):
+    """Plausible profiles at the ragged eastern edge of the grid, written without a cluster."""
+    session = open_to_write(url)
     rng = np.random.default_rng(7)
     flag = rng.choice([VALID, VALID, GAP_FILLED, MISSING_FORCING], (N_DAYS, *REGION.shape))
     flag[:N_EMPTY] = NO_FULL_WINDOW
@@ -52,7 +76,21 @@ def make_cube(url):
     writer = Writer(session)
     writer.write("coefficients", {}, coefficients)
     writer.write("flag", {}, flag.astype(np.uint8))
-    session.commit("predict", {"stage": "predict", "model": "0123abcd", "precision": "float32"})
+    commit(session, without_land=[])
+    return url
+
+
+def make_half_cube(url, **noted):
+    """The western one of two tiles with profiles everywhere; the other was never written."""
+    session = open_to_write(url)
+    writer, tile = Writer(session), next(REGION.tiles())
+    for block in (FIRST_BLOCK, FIRST_BLOCK + 1):
+        place = writer.select(tile, Block(block))
+        shape = [place[dim].stop - place[dim].start for dim in ("time", "y", "x")]
+        values = np.full((shape[0], 10, *shape[1:]), 0.2, np.float32)
+        writer.write("coefficients", place, values)
+        writer.write("flag", place, np.zeros(shape, np.uint8))
+    commit(session, **noted)
     return url
 
 
@@ -120,7 +158,7 @@ def test_netcdf_says_what_cf_asks_for(url, tmp_path):
     with netCDF4.Dataset(tmp_path / "out.nc") as file:
         assert file.Conventions == "CF-1.11"
         assert file.model_fingerprint == "0123abcd"
-        assert file.precision == "float32"
+        assert (file.precision, file.device, file.max_gap_days) == ("float32", "cpu", "5")
         assert file.snapshot == history(url)[0].snapshot_id
         assert "deepprofile" in file.history
         values = file["soil_moisture"]
@@ -279,6 +317,57 @@ def test_the_summary_counts_land_cells_by_flag(url, cube, tmp_path):
 
 
 @pytest.mark.parametrize("form", list(Form))
+def test_tiles_without_land_count_as_sea_and_others_never_written_as_land(tmp_path, form):
+    west, east = (REGION.shape[0] * columns for columns in (64, 16))
+    sea = make_half_cube(str(tmp_path / "sea"), without_land=["28 60"])
+    written = export_layers(request(sea), form, tmp_path / "out-sea")
+    assert written.cell_days == {"valid": west, "not_land": east}
+    assert f"100.0% of {west:,} land cell-days" in str(written)
+    _, flag = exported_day(written.files, form, DAY)
+    assert set(flag[:, 64:].ravel()) == {NOT_LAND}
+
+    failed = make_half_cube(str(tmp_path / "failed"), without_land=[])
+    written = export_layers(request(failed), form, tmp_path / "out-failed")
+    assert written.cell_days == {"valid": west, "not_processed": east}
+    shares = f"80.0% of {west + east:,} land cell-days have a profile "
+    assert f"{shares}(80.0% valid, 20.0% not processed)" in str(written)
+    _, flag = exported_day(written.files, form, DAY)
+    assert set(flag[:, 64:].ravel()) == {255}
+
+
+def test_only_flags_never_written_are_replaced_where_a_box_cuts_a_tile(tmp_path):
+    url = make_half_cube(str(tmp_path / "cube"), without_land=["28 59", "28 60"])
+    asked = request(url, bounds=(177.0, -82.0, 179.5, -80.5))
+    with xr.open_dataset(export_layers(asked, Form.NETCDF, tmp_path / "out.nc").files[0]) as found:
+        east = found["x"].values > open_cube(url)["x"].values[63]
+        assert 0 < east.sum() < east.size
+        expected = np.where(east, NOT_LAND, VALID)
+        np.testing.assert_array_equal(found["flag"][0], np.tile(expected, (found.sizes["y"], 1)))
+
+
+def test_a_publication_during_an_export_does_not_mix_with_it(tmp_path, monkeypatch):
+    url = make_half_cube(str(tmp_path / "cube"), without_land=[])
+    before = head(url)
+    commit(open_to_write(url), model={**MODEL, "model": "newer"}, without_land=["28 60"])
+    monkeypatch.setattr(parts, "head", lambda url: before)
+    written = export_layers(request(url), Form.NETCDF, tmp_path / "out.nc")
+    assert "not_processed" in written.cell_days
+    with netCDF4.Dataset(tmp_path / "out.nc") as file:
+        assert file.model_fingerprint == "0123abcd"
+        assert file.snapshot == before
+
+
+def test_the_newest_list_of_tiles_without_land_counts(tmp_path):
+    url = make_half_cube(str(tmp_path / "cube"), without_land=[])
+    commit(open_to_write(url), model={**MODEL, "model": "newer"}, without_land=["28 60"])
+    session = open_to_write(url)
+    zarr.open_group(session.store).update_attributes({"title": "another"})
+    session.commit("structure", {"stage": "structure"})  # a commit without a list
+    written = export_layers(request(url), Form.NETCDF, tmp_path / "out.nc")
+    assert "not_processed" not in written.cell_days
+
+
+@pytest.mark.parametrize("form", list(Form))
 def test_days_without_a_profile_are_exported_beside_others_and_named(url, cube, tmp_path, form):
     written = export_layers(request(url, FIRST_DAY, DAY), form, tmp_path / "out")
     cells = N_EMPTY * REGION.shape[0]
@@ -359,7 +448,7 @@ def test_what_the_cube_does_not_hold_is_an_error_before_anything_is_written(
 ):
     with pytest.raises(ExportError, match=message):
         export_layers(request(url, **options), Form.NETCDF, tmp_path / "sub" / "out.nc")
-    assert not list(tmp_path.iterdir())
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_other_cubes_and_no_cubes_are_refused(url, tmp_path):
@@ -380,11 +469,8 @@ def test_outputs_that_exist_stay_unless_told_otherwise(url, tmp_path):
         with pytest.raises(ExportError, match=f"{file.name}.*already there"):
             export_layers(request(url), form, output)
         assert file.read_bytes() == b"precious"
-        killed = file.with_name(f".{file.name}.partial")
-        killed.write_bytes(b"half")
         export_layers(request(url), form, output, overwrite=True)
         assert file.read_bytes() != b"precious"
-        assert not killed.exists()
 
 
 def test_outputs_of_the_wrong_kind_are_refused(url, tmp_path):
@@ -407,6 +493,45 @@ def test_an_export_that_ends_early_leaves_no_file(tmp_path):
             raise KeyboardInterrupt
     assert [file.name for file in tmp_path.iterdir()] == ["old.nc"]
     assert (tmp_path / "old.nc").read_text() == "old"
+
+
+def test_two_exports_to_one_path_do_not_disturb_each_other(tmp_path):
+    path = tmp_path / "out.nc"
+    with whole(path) as first:
+        first.write_text("first")
+        with whole(path) as second:
+            second.write_text("second")
+        assert path.read_text() == "second"
+        with pytest.raises(KeyboardInterrupt), whole(path) as third:
+            third.write_text("thi")
+            raise KeyboardInterrupt
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("form", list(Form))
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("{tmp}/afile", "it is a file, or lies under one"),
+        ("{tmp}/afile/sub", "it is a file, or lies under one"),
+        ("{tmp}/" + "a" * 300, "too long"),
+        pytest.param(
+            "/proc",  # also the superuser can't make files there
+            "folder /proc.*: .* folder where you may write",
+            marks=pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc"),
+        ),
+    ],
+)
+def test_outputs_that_can_not_be_written_are_refused_before_flags_are_read(
+    url, tmp_path, monkeypatch, form, folder, message
+):
+    (tmp_path / "afile").touch()
+    monkeypatch.delattr(parts.Part, "count_flags")
+    output = Path(folder.format(tmp=tmp_path)) / ("out.nc" if form is Form.NETCDF else "maps")
+    with pytest.raises(ExportError, match=message):
+        export_layers(request(url), form, output)
+    assert [file.name for file in tmp_path.iterdir()] == ["afile"]
 
 
 def test_without_rasterio_the_message_says_how_to_get_it(url, tmp_path, monkeypatch):

@@ -3,16 +3,19 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_support import make_forcing, make_model
 
 from deepprofile.model.compatibility import (
     Labels,
+    feature_problems,
     label_problems,
     labels_of,
     limit_problems,
+    part_problems,
     setting_problems,
+    untrained,
     variables_of,
 )
 
@@ -66,6 +69,13 @@ def test_every_place_that_differs_is_named(names, units):
 def test_number_comes_first_and_what_is_unknown_is_not_compared():
     two = Labels(2, NAMES[:2], UNITS[:2])
     assert label_problems("variable", two, expected()) == [
+        "there are 2 along 'variable': the model expects 3; missing: rain"
+    ]
+    more = Labels(4, ("wind", *NAMES), ())
+    assert label_problems("variable", more, expected()) == [
+        "there are 4 along 'variable': the model expects 3; not known to it: wind"
+    ]
+    assert label_problems("variable", Labels(2, (), ()), expected()) == [
         "there are 2 along 'variable': the model expects 3"
     ]
     for found, wanted in ((Labels(3, (), ()), expected()), (expected(), Labels(3, (), ()))):
@@ -136,3 +146,84 @@ def test_limits_that_are_none_are_named():
         "feature number 1 (slope)",
     ]
     assert all("expected finite numbers" in problem for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("variable", "convert"),
+    [
+        (0, lambda pascal: pascal / 100),
+        (0, lambda pascal: pascal * 100),
+        (1, lambda kelvin: kelvin - 273.15),
+        (2, lambda rate: rate * 86_400),
+    ],
+)
+def test_other_units_show_in_a_part_too(variable, convert):
+    part = weather()
+    assert part_problems(trained(), part) == []
+    part[:, variable] = convert(part[:, variable])
+    (problem,) = part_problems(trained(), part)
+    assert problem == limit_problems(trained(), part)[0]
+
+
+def regional():
+    """A model of a mild lowland with hardly any rain."""
+    return trained((95_000.0, 270.0, 0.0), (102_000.0, 300.0, 1e-4))
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        (55_000, 255, 1e-5),  # high and cold: whole arrays of it are refused
+        (101_000, 312, 0),  # hot and without rain
+        (90_000, 290, 1e-3),  # rain of another climate
+    ],
+)
+def test_a_part_in_another_climate_is_no_mistake(place):
+    part = np.tile(np.float32(place), (200, 1))
+    assert part_problems(regional(), part) == []
+
+
+@settings(deadline=None)
+@given(st.integers(0, 1000), st.floats(-3, 3), st.floats(0.001, 1000))
+def test_a_part_is_refused_only_where_the_same_array_would_be(seed, shift, scale):
+    part = weather(60, seed) * scale + shift * 100
+    for model in (regional(), trained((-9e4, -50.0, -130.0), (-5e4, 300.0, -14.0))):
+        assert set(part_problems(model, part)) <= set(limit_problems(model, part))
+
+
+def test_few_values_of_a_part_are_not_judged():
+    part = weather()
+    part[:, 0] = np.nan
+    part[:19, 0] = 950.0
+    assert part_problems(trained(), part) == []  # a window has 20 days
+    part[19, 0] = 950.0
+    assert len(part_problems(trained(), part)) == 1
+
+
+def with_features(lowest, highest):
+    model = trained()
+    model.auxiliary_minimum.copy_(torch.tensor(lowest))
+    model.auxiliary_maximum.copy_(torch.tensor(highest))
+    return model
+
+
+def test_features_of_other_units_are_named_and_those_of_other_cells_are_not():
+    model = with_features((10.0, 39.6), (2200.0, 42.0))  # elevation and latitude of a small region
+    cells = np.random.default_rng(0).uniform((0, 38), (1500, 44), (50, 2))
+    assert feature_problems(model, cells) == []
+    assert feature_problems(model, cells * (4, 0.5)) == []  # mountains near the tropics
+    (problem,) = feature_problems(model, np.stack((cells[:, 0], np.radians(cells[:, 1])), axis=1))
+    assert "feature number 1 (slope) lies at 0.66" in problem
+    (problem,) = feature_problems(model, cells * (100, 1))
+    assert "feature number 0 (elevation)" in problem
+
+
+def test_a_model_is_untrained_until_limits_or_batches_say_otherwise():
+    fresh = make_model(variables=NAMES, variable_units=UNITS)
+    fresh.series_maximum.fill_(1)
+    assert untrained(fresh)
+    assert not untrained(trained())
+    for name, buffer in fresh.named_buffers():
+        if name.endswith("num_batches_tracked"):
+            buffer.fill_(3)
+    assert not untrained(fresh)

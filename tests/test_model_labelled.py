@@ -1,6 +1,8 @@
 """``dp.predict`` on labelled arrays, in memory and lazy."""
 
+import json
 import pickle
+from importlib import resources
 
 import dask
 import dask.array as da
@@ -17,6 +19,9 @@ from deepprofile.model.io import fingerprint
 from deepprofile.model.labelled import predict
 from deepprofile.model.precision import has_bfloat16
 from deepprofile.model.prediction import predict_windows
+from deepprofile.model.sliding import sliding_coefficients
+
+TEMPLATE = "templates/coefficients.json"
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +136,7 @@ def test_the_model_is_in_the_graph_once_and_tasks_are_small():
     sizes = {key: len(pickle.dumps(task)) for key, task in graph.items()}
     large = {key: size for key, size in sizes.items() if size > 8_000}
     assert list(large) == [f"model-cpu-{fingerprint(model)}"]
-    assert sum("predict_days" in str(key) for key in graph) >= 14
+    assert sum("predict_part" in str(key) for key in graph) >= 14
 
 
 class TaskSizes(SchedulerPlugin):
@@ -308,3 +313,117 @@ def test_rare_values_in_other_units_are_refused(model):
     forcing[::10, 0] = 300.0  # rain on every tenth day, a hundredfold
     with pytest.raises(ValueError, match=r"variable number 0 \(rain\)"):
         predict(model, forcing, make_auxiliary())
+
+
+def test_lazy_forcing_in_other_units_is_refused_when_it_is_computed(model):
+    forcing, auxiliary = make_forcing(), make_auxiliary()
+    forcing[:, 1] = forcing[:, 1] * 100 + 500
+    lazy = predict(model, forcing.chunk(time=32, x=2), auxiliary)
+    with pytest.raises(ValueError, match=r"normalisation: variable number 1 \(heat\) lies at"):
+        lazy.compute()
+    sea = everywhere()
+    sea[:, 2:] = 0
+    forcing[:, 1, :, :2] = 0  # what lies at sea is not looked at
+    predict(model, forcing.chunk(time=32, x=5), auxiliary, land=sea).compute()
+
+
+@pytest.mark.parametrize("place", ["cold", "constant", "one cell"])
+def test_a_chunk_that_is_unlike_the_others_is_computed(model, place):
+    forcing = make_forcing()
+    if place == "cold":
+        forcing[..., 0] -= 4  # alone it would be refused in memory
+    elif place == "constant":
+        forcing[:, 2] = 0
+    else:
+        forcing = forcing[:, :, :1, :1]
+    auxiliary = make_auxiliary()[:, : forcing.sizes["y"], : forcing.sizes["x"]]
+    lazy = predict(model, forcing.chunk(time=8, y=1, x=1), auxiliary).compute()
+    xr.testing.assert_allclose(lazy, predict(model, forcing, auxiliary), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_features_in_other_units_are_refused(model, lazy):
+    forcing, auxiliary = make_forcing(), make_auxiliary() * 100 + 50
+    with pytest.raises(ValueError, match=r"auxiliary does not fit .*number 0 \(elevation\)"):
+        predict(model, forcing, auxiliary.chunk() if lazy else auxiliary)
+    if lazy:
+        late = predict(model, forcing.chunk(), auxiliary.chunk())
+        with pytest.raises(ValueError, match="auxiliary does not fit"):
+            late.compute()
+    else:
+        with pytest.raises(ValueError, match="auxiliary does not fit"):
+            predict(model, forcing.chunk(), auxiliary)
+
+
+def test_an_untrained_model_is_refused_before_anything_is_read():
+    fresh = make_model()
+    fresh.series_maximum.fill_(1)
+    with pytest.raises(ValueError, match=r"the model is untrained: .*dp\.load_model"):
+        predict(fresh, make_forcing().chunk(), make_auxiliary())
+
+
+def test_other_calendars_are_refused_with_the_way_out(model):
+    forcing = make_forcing()
+    other = forcing.convert_calendar("noleap", dim="time")
+    with pytest.raises(ValueError, match=r"expected datetime64\. .*convert_calendar"):
+        predict(model, other, make_auxiliary())
+    back = other.convert_calendar("standard", use_cftime=False)  # 29 February is not in it
+    with pytest.raises(ValueError, match=r"2020-02-28 to 2020-03-01: .*reindex"):
+        predict(model, back, make_auxiliary())
+    predict(model, forcing.assign_coords(time=np.arange(N_DAYS)), make_auxiliary())
+
+
+def test_what_is_wrong_with_the_days_is_said_with_what_helps(model):
+    forcing, days = make_forcing(), make_forcing()["time"].to_numpy()
+    hours = days[0] + np.arange(N_DAYS) * np.timedelta64(1, "h")
+    for times, message in (
+        (days[::-1], r"2020-03-10 to 2020-03-09: .*sortby"),
+        (np.insert(days, 5, days[5])[:-1], r"2020-01-06 to 2020-01-06: .*drop_duplicates"),
+        (hours, r"2020-01-01 to 2020-01-01T01:00:00: .*resample"),
+        (np.append(days[:-1], np.datetime64("NaT")), "to NaT: .*no time"),
+        (np.append(days[:-1], days[-1] + np.timedelta64(1, "D")), r"2020-03-11: .*reindex"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            predict(model, forcing.assign_coords(time=times), make_auxiliary())
+
+
+def test_cells_that_differ_are_said_plainly(model):
+    forcing, auxiliary = make_forcing(), make_auxiliary()
+    with pytest.raises(ValueError, match=r"auxiliary .* same cells: 'x' has 5 and 4 cells\."):
+        predict(model, forcing, auxiliary[:, :, :4])
+    moved = everywhere().assign_coords(y=[0.0, -9.0, -18.5, -27.0])
+    with pytest.raises(ValueError, match=r"land .*: 'y' number 2 is -18\.0 and -18\.5\."):
+        predict(model, forcing, auxiliary, land=moved)
+    bare = auxiliary.drop_vars(("y", "x"))
+    xr.testing.assert_equal(predict(model, forcing, bare), predict(model, forcing, auxiliary))
+
+
+def test_advice_on_names_and_units_is_what_helps():
+    model = make_model(variable_units=("mm", "K", "m"))
+    forcing, auxiliary = make_forcing(), make_auxiliary()
+    for given, message in (
+        (with_units(forcing, "variable", ("mm", "degC", "m")), r"'K'\. Convert to the units of"),
+        (forcing[:, ::-1], r"\.sel\(variable=list\(model\.config\.variables\)\)"),
+        (forcing[:, 1:], r"the model expects 3; missing: rain\. Give all of"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            predict(model, given, auxiliary)
+
+
+def test_complex_numbers_are_refused(model):
+    forcing, auxiliary = make_forcing(), make_auxiliary()
+    with pytest.raises(TypeError, match="forcing is complex"):
+        predict(model, forcing.astype(complex), auxiliary)
+    series = np.zeros((1, 3, WINDOW), complex)
+    with pytest.raises(TypeError, match="series is complex"):
+        sliding_coefficients(model, series, np.zeros((1, 2)))
+
+
+def test_coefficients_are_described_as_in_the_cube(model):
+    cube = json.loads((resources.files("deepprofile.store") / TEMPLATE).read_text())["arrays"]
+    result = predict(model, make_forcing(), make_auxiliary())
+    described = cube["coefficients"]["attributes"]
+    attributes = result["coefficients"].attrs
+    assert attributes == {name: described[name] for name in ("units", "long_name", "comment")}
+    assert result["degree"].attrs == cube["degree"]["attributes"]
+    assert result["degree"].dtype == cube["degree"]["data_type"]

@@ -3,27 +3,33 @@
 import re
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from importlib import import_module
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from deepprofile import cli, stages
-from deepprofile.rates import Machine, Rates, save_rates, this_machine
-from deepprofile.recipe import load_recipe
-from deepprofile.stages.context import Plan
+import deepprofile as dp
+from deepprofile import benchmark, cli, stages
+from deepprofile.model.streaming import Stretch
+from deepprofile.rates import Machine, Rates, load_rates, save_rates, this_machine
+from deepprofile.recipe import Bounds, load_recipe
+from deepprofile.stages.context import WORKER_MEMORY, Plan
 from deepprofile.stages.extent import land_of
-from deepprofile.stages.planning import Site, estimate, render_plans, render_rates
+from deepprofile.stages.planning import Estimate, Site, estimate, render_plans, render_rates
+from deepprofile.stages.segments import JobSize
 from deepprofile.store.layout import Region
 
 PIPELINES = sorted((Path(__file__).parent.parent / "pipelines").glob("*.yaml"))
 GLOBAL = next(path for path in PIPELINES if path.stem == "global")
 SECONDS = {
     "engine": 6e-6,
+    "series": 7e-7,
     "read": 2e-9,
     "write": 8e-9,
     "collocate": 1e-8,
@@ -85,11 +91,11 @@ def test_the_demo_earth_is_counted_with_its_own_cells():
 DAYS, BLOCKS, TILES, TILE, LAND = 3623, 114, 825, 3584, 1_665_969
 
 
-def test_the_global_ingest_reads_every_granule_and_writes_tiles_with_land(of_globe):
+def test_the_global_ingest_reads_rows_with_land_and_writes_tiles_with_land(of_globe):
     plan = of_globe["ingest"]
     assert plan.jobs == BLOCKS * 27 * 3
     values_a_day = 41 * 8 + 3 * 24 + 3 * 8
-    assert plan.bytes_read == BLOCKS * 32 * 1624 * 3856 * values_a_day * 4
+    assert plan.bytes_read == BLOCKS * 32 * 27 * 56 * 3856 * values_a_day * 4
     # 41 + 3 + 3 fields of 4 bytes and the number of steps of three products
     assert plan.bytes_written == BLOCKS * 32 * TILES * TILE * (47 * 4 + 3)
 
@@ -120,11 +126,69 @@ def test_the_global_samples_and_comparison_touch_each_tile_at_most_once(of_globe
 
 def test_the_global_prediction_covers_every_land_cell_and_day_with_a_window(of_globe):
     plan = of_globe["predict"]
-    assert plan.work["engine"] == LAND * (DAYS - 359)
+    assert plan.work["engine"] == plan.work["series"] == LAND * (DAYS - 359)
     # The first block with a profile is block 11; a year of halo is read again for every span.
-    once = TILES * TILE * (BLOCKS - 11) * 32
-    assert plan.bytes_written == once * (10 * 4 + 1)
-    assert once * 39 * 4 < plan.bytes_read < 3 * once * 39 * 4
+    assert plan.bytes_written == TILES * TILE * (BLOCKS - 11) * 32 * (10 * 4 + 1)
+    n_read = 0
+    for first in range(11, BLOCKS, 24):
+        stop = min(32 * min(first + 24, BLOCKS) + 3, DAYS)  # gaps of 3 days are filled
+        n_read += len({day // 32 for day in range(max(32 * first - 359 - 3, 0), stop)})
+    assert plan.bytes_read == TILES * TILE * n_read * 32 * 39 * 4
+
+
+def test_a_worker_of_any_stage_takes_memory_before_its_jobs(of_globe):
+    assert Plan(1, 0, 0, 0).worker_memory == WORKER_MEMORY
+    for plan in of_globe.values():
+        assert plan.worker_memory >= WORKER_MEMORY
+    line = table_line(rendered(of_globe, None), "collocate")
+    assert f"{(WORKER_MEMORY + of_globe['collocate'].job_memory) / 1e6:.0f} MB" in line
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="resident memory is read from Linux's /proc"
+)
+def test_the_memory_of_a_worker_is_that_of_a_fresh_one_with_the_stages(tmp_path):
+    cluster = tmp_path / "one.yaml"
+    cluster.write_text("workers: 1\n")
+    with dp.connect(cluster) as fresh:
+        measured = fresh.submit(resident_memory).result()
+    assert 0.8 * WORKER_MEMORY < measured < 1.25 * WORKER_MEMORY
+
+
+def resident_memory():
+    import_module("deepprofile.stages")
+    return psutil.Process().memory_info().rss
+
+
+def test_the_memory_of_the_prediction_is_given_with_the_segment_that_its_time_is_for(of_globe):
+    plan = of_globe["predict"]
+    size, stretch = JobSize(TILE, 39, 10), Stretch(range(11, 35), (0, DAYS), (362, 3), 32)
+    assert plan.job_memory == size.memory(stretch, 1)
+    assert plan.most_memory == size.memory(stretch, 12) > plan.job_memory
+    line = table_line(rendered(of_globe, None), "predict")
+    least, most = plan.worker_memory + plan.job_memory, plan.worker_memory + plan.most_memory
+    assert f"{least / 1e6:.0f} MB to {most / 1e9:.1f} GB" in line
+    assert "the time is for the larger" in line
+    assert benchmark.DAYS == 12 * 32
+
+
+def test_the_memory_of_a_prediction_of_one_block_is_one_number():
+    recipe = load_recipe(GLOBAL)
+    period = recipe.period.model_copy(update={"end": date(2016, 3, 31)})
+    plan = stages.predict.plan(recipe.model_copy(update={"period": period}))
+    assert plan.most_memory == plan.job_memory
+    text = rendered({"predict": plan}, None)
+    assert " to " not in table_line(text, "MB")
+    assert "larger" not in text
+
+
+def test_a_region_without_land_takes_no_time():
+    sea = Bounds(west=-18.5, east=-14.0, south=46.5, north=52.1)
+    plans = stages.plans(load_recipe(GLOBAL).model_copy(update={"region": sea}))
+    for name, plan in plans.items():
+        assert plan.jobs == plan.bytes_read == plan.bytes_written == 0, name
+        assert estimate(plan, RATES, site(2)) == Estimate(0.0)
+    assert "not measured:" not in rendered(plans, RATES)
 
 
 @given(
@@ -154,10 +218,10 @@ def test_parts_of_a_core_add_up_and_the_longest_is_named():
 
 
 @pytest.mark.parametrize(
-    ("engine", "seconds", "bound"), [(1e-7, 1.4, "read"), (2e-6, 2.0, "engine")]
+    ("engine", "seconds", "bound"), [(1e-7, 1.75, "read"), (2e-6, 2.0, "engine")]
 )
-def test_a_gpu_predicts_while_cores_read_and_write(engine, seconds, bound):
-    plan = work_plan(4, engine=1e6, read=1e9, write=1e8)
+def test_a_gpu_predicts_while_cores_read_turn_and_write(engine, seconds, bound):
+    plan = work_plan(4, engine=1e6, series=1e6, read=1e9, write=1e8)
     found = estimate(plan, RATES, site(2, engine))
     assert found.seconds == pytest.approx(seconds)
     assert found.bound == bound
@@ -167,6 +231,7 @@ def test_work_without_a_rate_has_no_time():
     found = estimate(work_plan(4, decode=1e9, write=1.0), RATES, site(2))
     assert (found.seconds, found.missing) == (None, ("decode",))
     assert estimate(work_plan(4), RATES, site(2)).seconds is None
+    assert estimate(work_plan(0), RATES, site(2)).seconds == 0
     assert estimate(work_plan(4, write=1e9, decode=0.0), RATES, site(2)).seconds is not None
 
 
@@ -196,6 +261,22 @@ def test_rates_of_another_machine_are_scaled_here_too(of_globe):
     assert "This machine is another one" in text
 
 
+def test_a_rate_that_an_older_file_has_not_is_named_with_the_way_to_get_it(of_globe, tmp_path):
+    path = tmp_path / "rates.json"
+    older = {kind: rate for kind, rate in SECONDS.items() if kind != "series"}
+    save_rates(RATES.model_copy(update={"core": older}), path)
+    text = rendered(of_globe, load_rates(path))
+    assert "not measured: series" in table_line(text, "predict", "this machine")
+    assert "no rate of series: run `deepprofile benchmark` again" in text
+    assert "min" in table_line(text, "collocate", "this machine")
+    assert "no rate of" not in rendered(of_globe, RATES)
+
+
+def test_where_cubes_lay_when_rates_were_measured_is_said(of_globe):
+    text = rendered(of_globe, RATES)
+    assert "read from pages in memory and written to a local disk" in text
+
+
 def test_a_measured_gpu_is_named(of_globe):
     machine = RATES.machine.model_copy(update={"gpu": "GPU of the house"})
     rates = RATES.model_copy(update={"machine": machine, "gpu": {"engine": 1e-7}})
@@ -208,6 +289,7 @@ def test_the_time_of_the_global_prediction_by_hand(of_globe):
     plan = replace(of_globe["predict"], jobs=1600)  # a multiple of both numbers of cores
     core = (
         LAND * (DAYS - 359) * SECONDS["engine"]
+        + LAND * (DAYS - 359) * SECONDS["series"]
         + plan.work["read"] * SECONDS["read"]
         + plan.work["write"] * SECONDS["write"]
     )

@@ -23,7 +23,7 @@ from deepprofile import grid
 from deepprofile.model.flags import Flag
 from deepprofile.model.precision import PRECISIONS
 from deepprofile.model.streaming import Stretch
-from deepprofile.recipe import Predict, load_recipe
+from deepprofile.recipe import Bounds, Predict, load_recipe
 from deepprofile.stages import Context, StageError, predict
 from deepprofile.stages.bands import bands
 from deepprofile.stages.context import Paths
@@ -220,6 +220,33 @@ def test_other_spans_hide_nothing_that_was_written_over(own, client):
     assert predict.run(context_of(own, client, blocks_per_job=1)).startswith("every day has")
 
 
+def test_a_cube_names_all_settings_of_the_profiles_that_it_holds(own, client, monkeypatch):
+    context = context_of(own, client, blocks_per_job=2)
+    url = context.paths.coefficients
+
+    def named():
+        return dp.open_cube(url).attrs["max_gap_days"]
+
+    assert "up to 2015-08-05, the last with forcing" not in predict.run(context)
+    assert "up to 2015-08-05, the last with forcing" in predict.run(context)
+    assert named() == "3"
+    publish_stage, spans = predict.publish_stage, []
+
+    def stop_after_one_span(*args, **options):
+        if spans:
+            raise KeyboardInterrupt
+        spans.append(publish_stage(*args, **options))
+        return spans[0]
+
+    other = context_of(own, client, blocks_per_job=2, max_gap=0)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(predict, "publish_stage", stop_after_one_span)
+        predict.run(other)
+    assert named() == "0, 3"
+    predict.run(other)
+    assert named() == "0"
+
+
 def test_a_block_more_predicts_the_blocks_that_it_touches(own, client, tmp_path):
     context = context_of(own, client, blocks_per_job=24)
     predict.run(context)
@@ -306,15 +333,18 @@ def test_the_recipe_knows_the_precisions_of_the_engine():
 
 
 def test_plan_counts_land_tiles_shards_and_cell_days(inputs, client):
-    made = predict.plan(context_of(inputs[0], client).recipe)
-    tiles = made.jobs // 2
-    assert made.jobs == 2 * tiles
-    shard = BLOCK_DAYS * 56 * 64
+    """At a coast: four tiles with 0, 168, 1,281 and 3,004 land cells in land_cells.csv."""
+    coast = Bounds(west=-18.5, east=5.0, south=46.5, north=52.1)
+    recipe = context_of(inputs[0], client).recipe.model_copy(update={"region": coast})
+    assert recipe.tiles == Region((3, 4), (27, 31))
+    made = predict.plan(recipe)
+    assert made.jobs == 3 * 2
+    shard = 32 * 56 * 64
     # blocks 1 and 2 need days 0 to 98, blocks 3 and 4 days 54 to 149
-    assert made.work["read"] == made.bytes_read == tiles * (4 + 4) * shard * 4 * N_VARIABLES
-    assert made.work["write"] == made.bytes_written == tiles * 4 * shard * 41
-    assert made.work["engine"] % (N_DAYS - WINDOW + 1) == 0
-    assert made.work["engine"] <= tiles * 56 * 64 * (N_DAYS - WINDOW + 1)
+    assert made.work["read"] == made.bytes_read == 3 * (4 + 4) * shard * 4 * 39
+    assert made.work["write"] == made.bytes_written == 3 * (2 + 2) * shard * 41
+    land = 168 + 1281 + 3004
+    assert made.work["engine"] == made.work["series"] == land * (N_DAYS - WINDOW + 1)
 
 
 # --- memory ---

@@ -54,10 +54,17 @@ def test_a_profile_has_the_same_value_to_the_last_bit_in_any_company(shape, n, n
 
 @pytest.mark.parametrize("top, bottom", [(-0.1, 0.5), (0.5, 0.5), (0.5, 0.2), (0.0, 1.01), (0, 5)])
 def test_layers_outside_the_profile_are_refused(top, bottom):
-    with pytest.raises(ValueError, match="divided by 100"):
+    with pytest.raises(ValueError, match="not inside the profile") as error:
         Layer("smap_l4", top, bottom)
+    assert ("divided by 100" in str(error.value)) == (bottom > 1)
     with pytest.raises(ValueError, match="not inside the profile"):
         layer_matrix([(top, bottom)])
+
+
+def test_bounds_that_are_nan_have_nothing_to_do_with_centimetres():
+    with pytest.raises(ValueError, match="not inside the profile") as error:
+        layer_matrix([(float("nan"), 0.5)])
+    assert "centimetres" not in str(error.value)
 
 
 @pytest.mark.parametrize("depth", [-0.01, 1.5, float("nan")])
@@ -105,8 +112,42 @@ def test_a_dataset_without_coefficients_is_refused():
         _ = xr.Dataset({"soil_moisture": ("x", [0.1])}).profile
 
 
-@pytest.mark.parametrize("depth", ["0.2", [0.1, 0.2], None])
+def line(n=3) -> xr.Dataset:
+    """One profile of the coefficients 0, 1, 2, ..."""
+    return xr.Dataset({"coefficients": (("degree",), np.arange(float(n)))})
+
+
+@pytest.mark.parametrize(
+    "layers", [(0, 1), 0.5, [0.1], [(0, 0.1, 0.2)], ["01"], [("0", "1")], [(False, True)]]
+)
+def test_layers_that_are_no_pairs_of_numbers_are_explained(layers):
+    with pytest.raises(ValueError, match=r"layers? .*: expected .* in metres"):
+        line().profile.layers(layers)
+
+
+def test_no_layers_are_refused():
+    with pytest.raises(ValueError, match="no layers"):
+        line().profile.layers([])
+
+
+def test_bounds_and_depths_may_be_arrays_without_dimensions_and_become_floats():
+    layer = line().profile.layer(0, np.array(1))
+    assert [layer[name].dtype for name in ("top", "bottom")] == [np.float64] * 2
+    depth = line().profile.at(np.array(0.2))
+    assert depth["depth"].item() == 0.2
+    xr.testing.assert_identical(depth, line().profile.at(xr.DataArray(0.2)))
+    assert line().profile.at(0)["depth"].dtype == np.float64
+
+
+@pytest.mark.parametrize("part", [slice(None, None, -1), slice(1, None), [0, 2]])
+def test_degrees_that_are_not_all_in_their_order_are_refused(part):
+    whole = line().assign_coords(degree=np.arange(3, dtype=np.int32))
+    assert whole.profile.at(0.2).item() == line().profile.at(0.2).item()
+    with pytest.raises(ValueError, match=r"degree is \[.*every power of depth in its order"):
+        whole.isel(degree=part).profile.at(0.2)
+
+
+@pytest.mark.parametrize("depth", ["0.2", [0.1, 0.2], None, True])
 def test_a_depth_that_is_no_number_is_explained(depth):
-    coefficients = xr.Dataset({"coefficients": (("degree",), np.arange(3.0))})
     with pytest.raises(ValueError, match="expected one depth in metres"):
-        coefficients.profile.at(depth)
+        line().profile.at(depth)

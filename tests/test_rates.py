@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from deepprofile import benchmark
 from deepprofile.cluster import cores
+from deepprofile.model.rolling import RollingSeries
 from deepprofile.rates import (
     UNITS,
     WHOLE_MACHINE,
@@ -117,7 +118,7 @@ def test_every_kind_of_work_has_a_unit_and_a_measurement():
     assert tuple(benchmark.WITH_ALL_CORES) == WHOLE_MACHINE
 
 
-@pytest.mark.parametrize("kind", ["engine", "bootstrap", "train"])
+@pytest.mark.parametrize("kind", ["engine", "series", "bootstrap", "train"])
 def test_kernels_are_measured_in_this_process_too(kind, monkeypatch):
     threads = torch.get_num_threads()
     for name, value in {"SECONDS": 0.0, "CELLS": 2, "STEPS": 2, "cores": lambda: 1}.items():
@@ -137,6 +138,28 @@ def test_the_temporary_forcing_is_packed_about_as_well_as_real_forcing(tmp_path)
     np.testing.assert_allclose(last, values, rtol=2e-4)  # 12 bits of mantissa are kept
     # A shard of real forcing takes 3-6 MB of its 17.9 MB.
     assert 3e6 < size / benchmark.N_BLOCKS < 6e6
+
+
+def test_the_engine_is_timed_by_itself_and_the_series_with_all_forcing_of_a_segment(monkeypatch):
+    calls = []
+
+    def note(name, function):
+        return lambda *values: (calls.append(name), function(*values))[1]
+
+    for name, value in {"SECONDS": 0.0, "CELLS": 2}.items():
+        monkeypatch.setattr(benchmark, name, value)
+    coefficients = note("engine", benchmark.sliding_coefficients)
+    monkeypatch.setattr(benchmark, "sliding_coefficients", coefficients)
+    monkeypatch.setattr(RollingSeries, "append", note("append", RollingSeries.append))
+    threads = torch.get_num_threads()
+    try:
+        benchmark.engine_seconds()
+    finally:
+        torch.set_num_threads(threads)
+    assert calls == ["engine"] * 2  # one call to compile, one to time
+    calls.clear()
+    benchmark.series_seconds()
+    assert calls == ["append"] * 2 * 24  # 12 blocks of output and 359 days before them
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

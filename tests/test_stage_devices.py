@@ -1,15 +1,23 @@
-"""Which workers may predict: the judging of what they answer."""
+"""Which workers may predict, on which device, and what is said where there is none."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
+from distributed import Client
+from rich.console import Console
 
+from deepprofile import stages
 from deepprofile.cluster import LocalSpec
-from deepprofile.recipe import Predict
-from deepprofile.stages import StageError
-from deepprofile.stages.devices import Answer, check_answers
+from deepprofile.recipe import Predict, load_recipe
+from deepprofile.stages import Context, StageError
+from deepprofile.stages.context import Plan
+from deepprofile.stages.devices import Answer, check_answers, settle, worker_devices
+from deepprofile.stages.segments import smallest_share
+from deepprofile.store import JobError, check_memory
 
+DEMO = Path(__file__).parent.parent / "pipelines" / "demo.yaml"
 GPU_CLUSTER = Path(__file__).parent.parent / "cluster" / "gpu.yaml"
 
 
@@ -17,8 +25,18 @@ def on_gpu(host, gpu):
     return Answer("cuda", host=host, gpu=gpu)
 
 
+def by_address(answers):
+    return {f"tcp://{i}": answer for i, answer in enumerate(answers)}
+
+
 def judge(*answers, **asked):
-    check_answers(Predict(**asked), {f"tcp://{i}": answer for i, answer in enumerate(answers)})
+    check_answers(Predict(**asked), by_address(answers))
+
+
+SHARED = [on_gpu("a", "GPU-1")] * 3
+APART = [on_gpu("a", "GPU-1"), on_gpu("a", "GPU-2")]
+MIXED = [on_gpu("a", "GPU-1"), Answer("cpu", host="b")]
+PROCESSORS = [Answer("cpu", host="a")] * 2
 
 
 def test_processors_and_a_gpu_for_each_process_pass():
@@ -46,3 +64,75 @@ def test_the_cluster_that_is_advised_is_one_process_of_several_threads():
     spec = LocalSpec.model_validate(yaml.safe_load(GPU_CLUSTER.read_text()))
     assert spec.workers == 1
     assert spec.threads_per_worker > 1
+
+
+@pytest.mark.parametrize(
+    ("answers", "device"), [(PROCESSORS, "cpu"), (APART, "cuda"), (MIXED, "auto"), (SHARED, "cpu")]
+)
+def test_auto_becomes_what_all_workers_take(answers, device):
+    assert settle(Predict(), by_address(answers))[0] == device
+    assert settle(Predict(device="cpu"), by_address(PROCESSORS)) == ("cpu", "")
+
+
+def test_auto_with_a_shared_gpu_says_why_it_is_the_processor_and_how_to_use_the_gpu():
+    _, reason = settle(Predict(), by_address(SHARED))
+    for words in ("3 the GPU GPU-1 of a", "processor", "cluster/gpu.yaml"):
+        assert words in reason
+    assert settle(Predict(), by_address(APART))[1] == ""
+
+
+@pytest.mark.parametrize("asked", [{"device": "cuda"}, {"precision": "tf32"}])
+def test_a_shared_gpu_is_refused_where_nothing_but_a_gpu_will_do(asked):
+    with pytest.raises(StageError, match=r"processes share a GPU .*cluster/gpu\.yaml"):
+        settle(Predict(**asked), by_address(SHARED))
+
+
+def test_the_processor_does_not_hide_a_worker_that_can_not():
+    with pytest.raises(StageError, match="1 of 4 workers can't"):
+        settle(Predict(), by_address([*SHARED, Answer("", "no such precision")]))
+
+
+def test_all_workers_follow_what_was_settled_before_the_first_stage(monkeypatch):
+    """Three processes with one GPU, as `connect("local")` starts on such a machine."""
+    seen = {}
+
+    def stage(name):
+        def run(context):
+            seen[name] = context.recipe.predict.device
+
+        return SimpleNamespace(plan=lambda recipe: Plan(1, 0, 0, 0), run=run)
+
+    def answer(_, device, precision):
+        return by_address(PROCESSORS if device == "cpu" else SHARED)
+
+    workers = {address: {"memory_limit": 0, "nthreads": 1} for address in by_address(SHARED)}
+    client = SimpleNamespace(run=answer, scheduler_info=lambda n_workers: {"workers": workers})
+    context = Context(load_recipe(DEMO), client, Console(record=True, width=1000))
+    monkeypatch.setattr(stages, "STAGES", {name: stage(name) for name in ("train", "predict")})
+    stages.run(["train", "predict"], context)
+    assert seen == {"train": "auto", "predict": "cpu"}
+    text = context.console.export_text()
+    assert text.index("predict: worker processes share a GPU (3 the GPU GPU-1 of a)") == 0
+    assert "cluster/gpu.yaml" in text
+
+
+@pytest.fixture(scope="module")
+def empty():
+    """A scheduler that no worker has joined yet."""
+    options = {"processes": False, "dashboard_address": None}
+    with Client(n_workers=0, **options) as connected:
+        yield connected
+
+
+def test_a_cluster_without_workers_is_refused_by_every_check(empty):
+    context = Context(load_recipe(DEMO), empty, Console(record=True))
+    wait_or_start = r"no workers yet\. Wait until .* start some with `dask worker"
+    with pytest.raises(StageError, match=wait_or_start):
+        worker_devices(context)
+    with pytest.raises(StageError, match=wait_or_start):
+        smallest_share(empty, 0)
+    with pytest.raises(JobError, match=f"collocate: .*{wait_or_start}"):
+        check_memory(empty, 0, "collocate")
+    for name in ("collocate", "predict"):
+        with pytest.raises((StageError, JobError), match=wait_or_start):
+            stages.run([name], context)

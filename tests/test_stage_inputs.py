@@ -1,12 +1,14 @@
 """What the predict stage refuses before any job: each fault in a cube or model of a small world."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from prediction_support import note_ingested
 from rich.console import Console
 
 import deepprofile as dp
@@ -105,6 +107,7 @@ def world(tmp_path_factory) -> Path:
     ):
         open_or_create(url, template)
         edit(url, fill)
+    note_ingested(open_repository(paths.product("smap_l4")), region, range(2))
     save(context)
     return folder
 
@@ -219,6 +222,31 @@ def test_too_little_history_is_refused(context, tmp_path):
     with pytest.raises(StageError, match=r"holds 0 days of the period 2016-04-20 .* stage ingest"):
         check(context_of(tmp_path, period=later))
     check(context_of(tmp_path, period={"start": "2015-04-10", "end": "2015-06-30"}))
+
+
+def test_days_that_were_never_ingested_are_no_history(context):
+    ingest_only(context, 1)
+    with pytest.raises(StageError, match=r"holds 18 days .*\(block 0 rows \S+ not ingested\)"):
+        check(context)
+
+
+def test_blocks_that_were_not_ingested_are_named_where_others_suffice(context, tmp_path):
+    ingest_only(context, 0, 2)
+    edit(context.paths.product("smap_l4"), lambda group: extend(group, 96))
+    longer = {"start": "2015-03-31", "end": "2015-07-04"}
+    printing = replace(context_of(tmp_path, period=longer), console=Console(record=True, width=200))
+    check(printing)
+    assert "forcing not ingested" in (text := printing.console.export_text())
+    assert "block 1 rows" in text
+    assert "block 0" not in text
+
+
+def ingest_only(context, *blocks) -> None:
+    """Let the ledger of the forcing say that these blocks were ingested and no others."""
+    repository = open_repository(context.paths.product("smap_l4"))
+    filled = next(c for c in repository.ancestry(branch=MAIN) if c.metadata["stage"] == "edit")
+    repository.reset_branch(MAIN, filled.id)
+    note_ingested(repository, context.recipe.tiles, blocks)
 
 
 def test_cubes_of_another_region_or_none_are_refused(context, tmp_path):

@@ -110,6 +110,14 @@ def test_tiles_without_land_are_named_and_not_counted(client, tmp_path):
         assert expected in text
 
 
+def test_tiles_with_land_of_which_nothing_was_written_are_holes(client, tmp_path):
+    url = str(tmp_path / "coefficients")
+    write(client, url, [job for job in jobs() if job.tile.column == 59], without_land=[])
+    summary = describe(url)
+    assert {position[-1] for _, position in summary.holes} == {1}
+    assert len(summary.holes) == sum(array.shards - array.present for array in summary.arrays) > 0
+
+
 def test_the_newest_model_and_its_precision_are_shown(client, tmp_path):
     url = str(tmp_path / "coefficients")
     write(client, url, jobs(), model="older", precision="tf32", without_land=[])

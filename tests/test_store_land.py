@@ -1,5 +1,7 @@
 """Land counts for plans: totals, known places, sums."""
 
+import h5py
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,6 +29,23 @@ def test_the_globe_has_the_land_area_of_the_earth_without_antarctica():
     area = land.cells * grid.CELL_SIZE**2 / 1e12  # the grid is equal-area; million km2
     assert area == pytest.approx(148.9 - 14.0, rel=0.02)  # CIA World Factbook: land, Antarctica
     assert 800 < land.tiles < 850
+
+
+def test_a_real_granule_has_values_where_land_is_expected(real_data):
+    with h5py.File(real_data("smap_l4/SMAP_L4_SM_aup_input.h5")) as file:
+        values, y = file["Analysis_Data/sm_profile_analysis"][:], file["y"][:]
+        left = int(file["cell_column"][0, 0])
+    top = int(np.abs(grid.y_centers() - y[0]).argmin())
+    (height, width), found, expected = values.shape, 0, 0
+    for tile in Region.globe().tiles():
+        rows = slice(tile.rows.start - top, tile.rows.stop - top)
+        columns = slice(tile.columns.start - left, tile.columns.stop - left)
+        if min(rows.start, columns.start) >= 0 and rows.stop <= height and columns.stop <= width:
+            found += np.count_nonzero(values[rows, columns] > 0)
+            here = Region((tile.row, tile.row + 1), (tile.column, tile.column + 1))
+            expected += expected_land(here).cells
+    assert found > 200_000
+    assert expected == pytest.approx(found, rel=0.03)
 
 
 @pytest.mark.parametrize(("longitude", "latitude"), [(10, 23), (-60, -5), (100, 62)])

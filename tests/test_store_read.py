@@ -181,6 +181,9 @@ def flip(path, position):
 
 
 def test_what_is_not_there_is_said_plainly(url, tmp_path):
+    (file := tmp_path / "july.nc").write_bytes(b"")
+    with pytest.raises(NotACubeError, match="is a file"):
+        open_cube(file)
     with pytest.raises(NotACubeError, match="no such folder"):
         open_cube(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
+from tempfile import TemporaryFile
+from uuid import uuid4
 
 from deepprofile.export.request import PRODUCT, ExportError, Request, depths
 from deepprofile.profile import Layer
@@ -34,29 +36,38 @@ def flag_file(day: date) -> str:
 def check_output(
     output: str | Path, form: Form, request: Request, days: Iterable[date], overwrite: bool
 ) -> Path:
-    """Path to write to: a file for netCDF, a folder for GeoTIFF.
+    """Path to write to: a file for netCDF, a folder for GeoTIFF; folders are made as needed.
 
     Raises:
-        ExportError: if it is not local, is a folder instead of a file or the other way round, or
-            something of what would be written exists and ``overwrite`` is false.
+        ExportError: if it is not local, is a folder instead of a file or the other way round,
+            something of what would be written exists and ``overwrite`` is false, or no file can
+            be written there.
     """
     if "://" in str(output):
         raise ExportError(f"output {output}: expected a local path; copy the files afterwards")
     path = Path(output)
-    _check_kind(path, form)
+    folder = path.parent if form is Form.NETCDF else path
     files = [path] if form is Form.NETCDF else [path / name for name in _names(request, days)]
-    existing = [str(file) for file in files if file.exists()]
-    if existing and not overwrite:
-        shown = ", ".join(existing[:_SHOWN])
-        more = f" and {len(existing) - _SHOWN} more" if len(existing) > _SHOWN else ""
-        raise ExportError(f"{shown}{more}: already there. Name another output, or --overwrite.")
+    try:
+        _check_kind(path, form)
+        if not overwrite:
+            _check_new(files)
+        _make_writable(folder)
+    except OSError as error:
+        raise ExportError(
+            f"output {path}: no file can be written in the folder {folder}: {_reason(error)}. Name "
+            "an output in a folder where you may write."
+        ) from error
     return path
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A hidden name beside ``path`` to write to; it becomes ``path`` when all went well."""
-    partial = path.with_name(f".{path.name}.partial")
+    """A hidden name beside ``path`` to write to; it becomes ``path`` when all went well.
+
+    No other export has this name, so two of them to the same path don't meet; the last one stays.
+    """
+    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
     try:
         yield partial
         partial.replace(path)
@@ -80,3 +91,24 @@ def _check_kind(path: Path, form: Form) -> None:
             f"output {path}: expected a folder; it gets a file of each day and layer, named after "
             "them"
         )
+
+
+def _check_new(files: Iterable[Path]) -> None:
+    existing = [str(file) for file in files if file.exists()]
+    if existing:
+        shown = ", ".join(existing[:_SHOWN])
+        more = f" and {len(existing) - _SHOWN} more" if len(existing) > _SHOWN else ""
+        raise ExportError(f"{shown}{more}: already there. Name another output, or --overwrite.")
+
+
+def _make_writable(folder: Path) -> None:
+    """Make a folder and write a file in it, which says more than permissions do."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryFile(dir=folder) as file:
+        file.write(b"0")
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return "it is a file, or lies under one"
+    return error.strerror or str(error)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pyproj import Transformer
 
 from deepprofile import grid
+from deepprofile.export.land import NOT_LAND, cells_without_land
 from deepprofile.export.provenance import provenance
 from deepprofile.export.request import Bounds, ExportError, Request
 from deepprofile.profile import Layer
@@ -32,6 +33,7 @@ class Part:
         layers: the layers asked for.
         corner: row and column of its first cell in the global grid.
         meanings: what each value of the flag means.
+        without_land: cells of tiles in which there is nothing to predict, shape (rows, columns).
         provenance: attributes that say where the values come from.
     """
 
@@ -39,6 +41,7 @@ class Part:
     layers: tuple[Layer, ...]
     corner: tuple[int, int]
     meanings: Mapping[int, str]
+    without_land: NDArray[np.bool_]
     provenance: Mapping[str, str]
 
     @property
@@ -68,12 +71,16 @@ class Part:
         return list(_slices(self.cube.chunksizes["y"]))
 
     def read(self, days: slice, rows: slice) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-        """Layer means (days, layers, rows, x) in m³ m⁻³ and flags (days, rows, x)."""
+        """Layer means (days, layers, rows, x) in m³ m⁻³ and flags (days, rows, x).
+
+        A flag that was never written is that of a cell without land in tiles without land; in
+        others it says that a job failed or has not run.
+        """
         piece = self.cube.isel(time=days, y=rows)
         means = piece.profile.layers([(layer.top, layer.bottom) for layer in self.layers])
         means = means.transpose("time", "layer", "y", "x")
         both = xr.Dataset({"means": means, "flag": piece["flag"]}).compute(scheduler="threads")
-        return both["means"].values, both["flag"].values
+        return both["means"].values, self._flags(both["flag"], rows)
 
     def count_flags(self, on_piece: Callable[[], None]) -> NDArray[np.int64]:
         """How many cells have each value of the flag, shape (days, 256).
@@ -85,9 +92,15 @@ class Part:
         for days in self.spans():
             for rows in self.bands():
                 flag = self.cube["flag"].isel(time=days, y=rows).compute(scheduler="threads")
-                counts[days] += [np.bincount(day.ravel(), minlength=256) for day in flag.values]
+                found = self._flags(flag, rows)
+                counts[days] += [np.bincount(day.ravel(), minlength=256) for day in found]
                 on_piece()
         return counts
+
+    def _flags(self, flag: xr.DataArray, rows: slice) -> NDArray[np.uint8]:
+        not_land = next((n for n, name in self.meanings.items() if name == NOT_LAND), NOT_PROCESSED)
+        never_scheduled = (flag.values == NOT_PROCESSED) & self.without_land[rows]
+        return np.where(never_scheduled, np.uint8(not_land), flag.values)
 
     def named_counts(self, counts: NDArray[np.int64]) -> dict[str, int]:
         """Counts (256,) of the values of the flag by what they mean."""
@@ -119,6 +132,7 @@ def open_part(request: Request) -> Part:
         request.layers,
         (region.rows.start + rows.start, region.columns.start + columns.start),
         _meanings(cube["flag"].attrs),
+        cells_without_land(request.url, snapshot, region)[rows, columns],
         provenance(request.url, cube, snapshot),
     )
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import xarray as xr
 
-from deepprofile.store import history
-
-_OF_MODEL = {"model": "model_fingerprint", "precision": "precision", "device": "device"}
-"""What the ledger notes of a prediction, and the names of the attributes."""
 _OF_CUBE = {
+    "model": "model_fingerprint",
+    "precision": "precision",
+    "device": "device",
+    "max_gap_days": "max_gap_days",
     "recipe": "recipe",
     "versions": "versions",
     "date_modified": "cube_modified",
@@ -24,12 +24,10 @@ def provenance(url: str | Path, cube: xr.Dataset, snapshot: str) -> dict[str, st
 
     Args:
         url: the cube of coefficients.
-        cube: the cube, opened.
-        snapshot: identity of the snapshot that was opened.
+        cube: the cube, opened at the snapshot.
+        snapshot: identity of the snapshot.
     """
-    noted = next((c.metadata for c in history(url) if "model" in c.metadata), {})
     found = {
-        **{name: noted.get(key) for key, name in _OF_MODEL.items()},
         **{name: cube.attrs.get(key) for key, name in _OF_CUBE.items()},
         "cube": url,
         "snapshot": snapshot,

@@ -13,13 +13,11 @@ from rich.console import Console
 from deepprofile.export.empty import PREDICTED, EmptyDays, find_empty_days
 from deepprofile.export.files import Form, check_output, whole
 from deepprofile.export.geotiff import require_rasterio, write_geotiffs
+from deepprofile.export.land import NOT_LAND
 from deepprofile.export.netcdf import write_netcdf
 from deepprofile.export.part import Part, open_part
 from deepprofile.export.request import Request
 from deepprofile.progress import Meter, meter
-
-NO_LAND = ("not_land", "not_processed")
-"""Meanings of flags of cells that are not counted as land."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,8 @@ class Exported:
         days: number of days.
         layers: number of layers.
         shape: rows and columns of cells.
-        cell_days: how many cells and days have each meaning of the flag.
+        cell_days: how many cells and days have each meaning of the flag. Tiles without land count
+            as not land; tiles whose job failed or has not run, as not processed with all cells.
         empty: the days on which no cell has a profile.
     """
 
@@ -59,7 +58,7 @@ class Exported:
         )
 
     def _shares(self) -> str:
-        land = {name: n for name, n in self.cell_days.items() if name not in NO_LAND}
+        land = {name: n for name, n in self.cell_days.items() if name != NOT_LAND}
         total = sum(land.values())
         predicted = sum(n for name, n in land.items() if name in PREDICTED)
         parts = ", ".join(f"{n / total:.1%} {name.replace('_', ' ')}" for name, n in land.items())
@@ -81,7 +80,7 @@ def export_layers(
 ) -> Exported:
     """Write layer means of a cube of coefficients as netCDF or cloud-optimised GeoTIFF.
 
-    Everything that can be wrong is found before anything is written; a file appears when it is
+    Everything that can be wrong is found before a file is written; a file appears when it is
     complete.
 
     Args:
@@ -113,7 +112,6 @@ def _count_flags(part: Part, console: Console) -> NDArray[np.int64]:
 
 
 def _write(part: Part, form: Form, path: Path, console: Console) -> list[Path]:
-    (path if form is Form.COG else path.parent).mkdir(parents=True, exist_ok=True)
     if form is Form.COG:
         n_files = len(part.days) * (len(part.layers) + 1)
         with meter(console, "writing files", n_files) as progress:

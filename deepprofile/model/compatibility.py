@@ -4,6 +4,7 @@ Each check returns what is wrong, one message for each problem, empty where all 
 say where the data came from and what to do.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,10 @@ OUTSIDE = 0.5
 training. (Surface pressure in hPa instead of Pa is 0.98 spans below the limits of all land.)"""
 FAR_OUTSIDE = 2.0
 """The same for the highest twentieth, which shows rare values such as rain in other units."""
+WIDE = 10.0
+"""Spans beyond the limits that a part of the cells, or features of other cells, may lie outside."""
+FACTOR = 5.0
+"""They may also lie outside by this factor: cells of other heights and climates do."""
 
 
 class Labels(NamedTuple):
@@ -63,8 +68,20 @@ def labels_of(array: xr.DataArray, dim: str) -> Labels:
 def label_problems(dim: str, found: Labels, expected: Labels) -> list[str]:
     """Where number, names, order or units along ``dim`` are not those of the training."""
     if found.size != expected.size:
-        return [f"there are {found.size} along {dim!r}: the model expects {expected.size}"]
+        count = f"there are {found.size} along {dim!r}: the model expects {expected.size}"
+        return [count + _different_names(found.names, expected.names)]
     return _name_problems(dim, found, expected) or _unit_problems(dim, found, expected)
+
+
+def _different_names(found: tuple[str, ...], expected: tuple[str, ...]) -> str:
+    """The names that only one of the two has, as the end of a sentence."""
+    if not (found and expected):
+        return ""
+    missing = ", ".join(name for name in expected if name not in found)
+    unknown = ", ".join(name for name in found if name not in expected)
+    return (f"; missing: {missing}" if missing else "") + (
+        f"; not known to it: {unknown}" if unknown else ""
+    )
 
 
 def _name_problems(dim: str, found: Labels, expected: Labels) -> list[str]:
@@ -114,6 +131,40 @@ def limit_problems(model: DeepProfile, probe: ArrayLike) -> list[str]:
     return outside
 
 
+def part_problems(model: DeepProfile, probe: ArrayLike) -> list[str]:
+    """Where forcing of some cells and days can't be in the units of the training.
+
+    A small part may lie outside the limits rightly: a mountain, a desert, a single winter. So this
+    is silent where :func:`limit_problems` is of the same values, and at much else besides.
+
+    Args:
+        model: the network with its limits.
+        probe: (n, variables) values in raw units, NaN where missing. A variable with fewer values
+            than a window is not judged.
+    """
+    series, _ = _limits_of(model)
+    return _far_outside(series, np.asarray(probe, np.float64), OUTSIDE, model.config.window)
+
+
+def feature_problems(model: DeepProfile, probe: ArrayLike) -> list[str]:
+    """Where auxiliary features can't be in the units of the training.
+
+    The limits are those of the cells of the training alone; others lie outside them rightly.
+
+    Args:
+        model: the network with its limits.
+        probe: (cells, features) in raw units, NaN where missing.
+    """
+    _, auxiliary = _limits_of(model)
+    return _far_outside(auxiliary, np.asarray(probe, np.float64), WIDE, 1)
+
+
+def untrained(model: DeepProfile) -> bool:
+    """Whether all limits are those before training and the network has seen no batch."""
+    batches = [x for name, x in model.named_buffers() if name.endswith("num_batches_tracked")]
+    return all(map(_untouched, _limits_of(model))) and not any(map(bool, batches))
+
+
 def invalid_limits(model: DeepProfile) -> list[str]:
     """Where limits are not finite, or a minimum lies above its maximum."""
     return [problem for limits in _limits_of(model) for problem in _invalid(limits)]
@@ -156,18 +207,58 @@ def _invalid(limits: _Limits) -> list[str]:
 
 
 def _outside(limits: _Limits, values: NDArray[np.float64]) -> list[str]:
-    """Variables far outside their limits; constant ones are ignored, as the network does."""
+    """Variables far outside their limits."""
     problems = []
-    for i in np.flatnonzero(limits.maximum > limits.minimum).tolist():
+    for i, known in _known(limits, values, 1):
         lowest, highest = limits.minimum[i], limits.maximum[i]
-        known = values[np.isfinite(values[:, i]), i]
-        if not known.size:
-            continue
         mean, span = known.mean(), highest - lowest
         above = np.quantile(known, 0.95) - highest
         if max(lowest - mean, mean - highest) > OUTSIDE * span or above > FAR_OUTSIDE * span:
-            problems.append(
-                f"{limits.labels.title(limits.dim, i)} lies at {known.min():.4g} to "
-                f"{known.max():.4g}, mean {mean:.4g}: the model was trained with {limits.text(i)}"
-            )
+            problems.append(_misfit(limits, i, known))
     return problems
+
+
+def _far_outside(
+    limits: _Limits, values: NDArray[np.float64], spans: float, enough: int
+) -> list[str]:
+    """What lies below a floor or above a ceiling that no place on Earth should reach."""
+    problems = []
+    for i, known in _known(limits, values, enough):
+        lowest, highest = limits.minimum[i], limits.maximum[i]
+        floor = _floor(lowest, highest - lowest, spans)
+        ceiling = -_floor(-highest, highest - lowest, spans)
+        ceiling = max(ceiling, highest + FAR_OUTSIDE * (highest - lowest))
+        if known.mean() < floor or np.quantile(known, 0.95) > ceiling:
+            problems.append(_misfit(limits, i, known))
+    return problems
+
+
+def _floor(lowest: float, span: float, spans: float) -> float:
+    """The lowest mean that is let through.
+
+    What is positive throughout the training is told by the factor: hPa for Pa, °C for K. What
+    reaches zero may be any number of times smaller, and only spans tell.
+    """
+    if lowest > 0:
+        return min(lowest / FACTOR, lowest - spans * span)
+    return min(lowest * FACTOR, lowest - WIDE * span)
+
+
+def _known(
+    limits: _Limits, values: NDArray[np.float64], enough: int
+) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """Values that are there, of what has enough of them and limits that are not constant.
+
+    The network ignores what was constant.
+    """
+    for i in np.flatnonzero(limits.maximum > limits.minimum).tolist():
+        known = values[np.isfinite(values[:, i]), i]
+        if known.size >= enough:
+            yield i, known
+
+
+def _misfit(limits: _Limits, i: int, known: NDArray[np.float64]) -> str:
+    return (
+        f"{limits.labels.title(limits.dim, i)} lies at {known.min():.4g} to {known.max():.4g}, "
+        f"mean {known.mean():.4g}: the model was trained with {limits.text(i)}"
+    )

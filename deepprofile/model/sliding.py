@@ -31,7 +31,10 @@ def sliding_coefficients(
 ) -> NDArray[np.float32]:
     """Coefficients of every window of the series, equal to the network's window by window.
 
-    Runs on the model's device; on CPUs with as many threads as ``torch.get_num_threads()``.
+    Runs on the model's device; on CPUs with as many threads as ``torch.get_num_threads()``. Plain
+    arrays say nothing of their units, and none are checked here: they must be those of
+    ``model.config.variable_units`` and ``feature_units``, in the order of ``variables`` and
+    ``features``.
 
     Args:
         model: the network; evaluated in evaluation mode whatever its own mode is.
@@ -46,8 +49,8 @@ def sliding_coefficients(
     Raises:
         ValueError: if the shapes don't fit the model, T is shorter than a window, the model's
             limits are not finite, or the device has no such precision.
-        TypeError: if the model is none, or an array has labels: their order is not looked at
-            here.
+        TypeError: if the model is none, an array is complex, or it has labels: their order is
+            not looked at here.
     """
     check_types(model)
     check_limits(model)
@@ -74,6 +77,8 @@ def _plain(values: ArrayLike, name: str) -> NDArray[np.float32]:
             f"{name}.to_numpy() in the order (cells, variables or features, days). dp.predict "
             "takes labelled arrays and sees to their order."
         )
+    if np.iscomplexobj(values):
+        raise TypeError(f"{name} is complex: expected real numbers, such as {name}.real")
     if isinstance(values, np.ma.MaskedArray):
         values = np.ma.filled(values.astype(np.float32), np.nan)
     # A slice stays a slice; torch does not share memory that is read-only or runs backwards.

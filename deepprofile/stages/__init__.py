@@ -7,7 +7,7 @@ from types import ModuleType
 from deepprofile.recipe import Recipe
 from deepprofile.stages import collocate, evaluate, ingest, predict, sample, synthesize, train
 from deepprofile.stages.context import Context, Plan, StageError
-from deepprofile.stages.devices import worker_devices
+from deepprofile.stages.devices import settle_device
 from deepprofile.store import check_memory
 
 STAGES: dict[str, ModuleType] = {
@@ -59,15 +59,16 @@ def run(chosen: Sequence[str], context: Context) -> None:
         JobError: if a job of a stage would not fit into the smallest worker; nothing was started.
         StageError: if a stage can't go on.
     """
-    for name in chosen:
-        made: Plan = STAGES[name].plan(context.recipe)
+    # The devices are asked for at once, not only when the stages before predict have run.
+    settled = {"predict": settle_device(context)} if "predict" in chosen else {}
+    contexts = {name: settled.get(name, context) for name in chosen}
+    for name, its_own in contexts.items():
+        made: Plan = STAGES[name].plan(its_own.recipe)
         check_memory(context.client, made.job_memory, name, worker_memory=made.worker_memory)
-    if "predict" in chosen:  # not only when the stages before it have run
-        worker_devices(context)
-    for name in chosen:
+    for name, its_own in contexts.items():
         started = time.monotonic()
         context.console.print(f"[bold]{name}[/bold]")
-        summary = STAGES[name].run(context)
+        summary = STAGES[name].run(its_own)
         seconds = time.monotonic() - started
         context.console.print(f"  {summary} [dim]({seconds:.1f} s)[/dim]", highlight=False)
 

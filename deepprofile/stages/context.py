@@ -82,6 +82,11 @@ class Context:
         return Paths(self.recipe.root)
 
 
+WORKER_MEMORY = 490_000_000
+"""Memory of a worker that has done nothing yet: the resident memory (489 MB) of a fresh process of
+`deepprofile.connect("local")` once ``import deepprofile.stages`` has run on it."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a stage would do, known without touching data.
@@ -92,10 +97,13 @@ class Plan:
         bytes_written: uncompressed bytes that all jobs write.
         job_memory: predicted peak memory of one job in bytes, beside that of its worker.
         note: what the numbers rest on.
-        work: units of work by kind: those of `deepprofile.rates.UNITS` (``engine``, ``read``,
-            ``write``, ``collocate``, ``bootstrap``, ``train``), whose rates can be measured, and
-            ``decode`` (raw bytes to write from granules), for which there is no rate.
+        work: units of work by kind: those of `deepprofile.rates.UNITS` (``engine``,
+            ``series``, ``read``, ``write``, ``collocate``, ``bootstrap``, ``train``), whose rates
+            can be measured, and ``decode`` (raw bytes to write from granules), for which there is
+            no rate.
         worker_memory: memory of a worker in bytes before its jobs.
+        most_memory: the same as ``job_memory`` for a job that takes all memory of use to it; the
+            work is that of such a job. 0: jobs take what they take.
     """
 
     jobs: int
@@ -104,7 +112,8 @@ class Plan:
     job_memory: int
     note: str = ""
     work: Mapping[str, float] = field(default_factory=dict)
-    worker_memory: int = 0
+    worker_memory: int = WORKER_MEMORY
+    most_memory: int = 0
 
 
 class StageError(Exception):

@@ -3,14 +3,19 @@
 import socket
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from deepprofile.model.device import choose_device
-from deepprofile.model.precision import check_precision
+from deepprofile.model.precision import DEVICES, check_precision
 from deepprofile.recipe import Predict
 from deepprofile.stages.context import Context, StageError
+from deepprofile.store.jobs import NO_WORKERS
+
+_ONE_PROCESS = (
+    "on a cluster with one process of several threads for each GPU (--cluster cluster/gpu.yaml)"
+)
 
 
 @dataclass(frozen=True)
@@ -30,20 +35,60 @@ class Answer:
     gpu: str = ""
 
 
+def settle_device(context: Context) -> Context:
+    """The context with what ``auto`` comes to in place of it, so that all workers do the same.
+
+    Says so where processes share a GPU and predict on the processor for that.
+
+    Raises:
+        StageError: see `check_answers`.
+    """
+    asked, answers = context.recipe.predict, _ask(context)
+    device, reason = settle(asked, answers)
+    if reason:
+        context.console.print(f"predict: {reason}", highlight=False)
+    predict = asked.model_copy(update={"device": device})
+    return replace(context, recipe=context.recipe.model_copy(update={"predict": predict}))
+
+
 def worker_devices(context: Context) -> list[str]:
     """Kinds of devices on which the workers will predict, ``cpu``, ``cuda`` or both.
 
     Raises:
         StageError: see `check_answers`.
     """
-    asked = context.recipe.predict
-    answers = context.client.run(_answer, asked.device, asked.precision)
-    check_answers(asked, answers)
+    answers = _ask(context)
+    check_answers(context.recipe.predict, answers)
     return sorted({answer.kind for answer in answers.values()})
 
 
+def settle(asked: Predict, answers: Mapping[str, Answer]) -> tuple[str, str]:
+    """Device that the jobs carry, and why it is not the GPU that workers have, if it is not.
+
+    ``auto`` is the device that all workers take, and the processor where processes share a GPU.
+    It stays ``auto`` where only some workers have a GPU: each takes what it has.
+
+    Args:
+        asked: what the recipe says.
+        answers: of each worker, by its address.
+
+    Raises:
+        StageError: see `check_answers`.
+    """
+    shared = _shared_gpus(answers)
+    if shared and asked.device == "auto" and DEVICES.get(asked.precision) != "cuda":
+        _check_able(asked, answers)
+        return "cpu", (
+            f"worker processes share a GPU ({shared}), so they predict on the processor. To use "
+            f"the GPU, run {_ONE_PROCESS}."
+        )
+    check_answers(asked, answers)
+    kinds = {answer.kind for answer in answers.values()}
+    return (kinds.pop() if len(kinds) == 1 else asked.device), ""
+
+
 def check_answers(asked: Predict, answers: Mapping[str, Answer]) -> None:
-    """Stop unless all workers can, and no two of them share a GPU.
+    """Stop unless there are workers, all of them can, and no two of them share a GPU.
 
     Every process has a context of its own on its GPU, which takes memory, and one after another
     they compute no faster; threads of one process share both.
@@ -53,8 +98,28 @@ def check_answers(asked: Predict, answers: Mapping[str, Answer]) -> None:
         answers: of each worker, by its address.
 
     Raises:
-        StageError: if a worker has not the device or the precision, or several have one GPU.
+        StageError: if there is no worker, one has not the device or the precision, or several
+            have one GPU.
     """
+    _check_able(asked, answers)
+    shared = _shared_gpus(answers)
+    if shared:
+        raise StageError(
+            f"predict.device {asked.device} with predict.precision {asked.precision}: worker "
+            f"processes share a GPU ({shared}). Run {_ONE_PROCESS}, or predict on the "
+            "processor (predict.device: cpu, which has float32 and bfloat16)."
+        )
+
+
+def _ask(context: Context) -> dict[str, Answer]:
+    asked = context.recipe.predict
+    answers: dict[str, Answer] = context.client.run(_answer, asked.device, asked.precision)
+    return answers
+
+
+def _check_able(asked: Predict, answers: Mapping[str, Answer]) -> None:
+    if not answers:
+        raise StageError(NO_WORKERS)
     refused = {address: answer.reason for address, answer in answers.items() if not answer.kind}
     if refused:
         address, text = min(refused.items())
@@ -63,15 +128,13 @@ def check_answers(asked: Predict, answers: Mapping[str, Answer]) -> None:
             f"{len(refused)} of {len(answers)} workers can't, such as {address}: {text}. Change "
             "these keys of the recipe, or run on a cluster whose workers can."
         )
+
+
+def _shared_gpus(answers: Mapping[str, Answer]) -> str:
+    """The GPUs that several processes have, in words; empty if there is none."""
     users = Counter((answer.host, answer.gpu) for answer in answers.values() if answer.gpu)
     shared = [(count, gpu, host) for (host, gpu), count in sorted(users.items()) if count > 1]
-    if shared:
-        named = ", ".join(f"{count} the GPU {gpu} of {host}" for count, gpu, host in shared)
-        raise StageError(
-            f"predict.device {asked.device}: worker processes share a GPU ({named}). Run on a "
-            "cluster with one process of several threads for each GPU (--cluster "
-            "cluster/gpu.yaml), or set predict.device: cpu."
-        )
+    return ", ".join(f"{count} the GPU {gpu} of {host}" for count, gpu, host in shared)
 
 
 def _answer(device: str, precision: str) -> Answer:

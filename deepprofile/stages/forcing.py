@@ -16,10 +16,13 @@ from deepprofile.model.compatibility import (
     variables_of,
 )
 from deepprofile.model.configuration import NetworkConfig
+from deepprofile.stages.bands import bands
 from deepprofile.stages.context import Context, StageError
+from deepprofile.stages.ingest import STAGE as INGEST
+from deepprofile.stages.ingest import place_of
 from deepprofile.stages.models import refuse_other_model, whole_model
-from deepprofile.store import NotACubeError, open_cube, read_tile, region_of
-from deepprofile.store.layout import blocks, day_at, day_index
+from deepprofile.store import NotACubeError, done_jobs, open_cube, read_tile, region_of
+from deepprofile.store.layout import Block, blocks, day_at
 
 MAX_NAMED = 8
 """Problems that an error names."""
@@ -46,7 +49,7 @@ def check_inputs(context: Context, description: Mapping[str, Any]) -> None:
         _check_region(context, url, cube)
     _check_labels(context, config, forcing, static)
     held = _held_days(context, forcing)
-    _check_history(context, config.window, held)
+    _check_history(context, config.window, held, static["land"].values == 1)
     _check_end(context, held)
     _check_features(context, static)
     _check_limits(context, fingerprint, _probe(context, forcing, static, held))
@@ -92,26 +95,38 @@ def _check_labels(
 
 def _held_days(context: Context, forcing: xr.Dataset) -> slice:
     """Day indices of the period of which the cube holds forcing."""
-    period, first = context.recipe.period.days, _first_day(forcing)
-    start = max(period.start, first)
-    return slice(start, max(start, min(period.stop, first + forcing.sizes["time"])))
+    period = context.recipe.period.days
+    return slice(period.start, max(period.start, min(period.stop, forcing.sizes["time"])))
 
 
-def _first_day(forcing: xr.Dataset) -> int:
-    """Day index of the first day of a cube; an empty one begins at the epoch."""
-    days = forcing["time"].values[:1].astype("datetime64[D]")
-    return day_index(days[0].item()) if days.size else 0
-
-
-def _check_history(context: Context, window: int, held: slice) -> None:
-    n_days, period = held.stop - held.start, context.recipe.period
+def _check_history(context: Context, window: int, held: slice, land: NDArray[np.bool_]) -> None:
+    """Stop unless a window of days was ingested; say which blocks of forcing were not."""
+    url, period = context.paths.product("smap_l4"), context.recipe.period
+    tiles = context.recipe.tiles.land_tiles(land)
+    with_land = [b for b in bands(context.recipe.tiles) if any(tile in b for tile in tiles)]
+    needed, ingested = list(blocks(held.start, held.stop)), done_jobs(url, INGEST)
+    places = [[(place_of(block, band), block) for block in needed] for band in with_land]
+    missing = [name for band in places for name, _ in band if name not in ingested]
+    named = ", ".join(missing[:MAX_NAMED]) + (" and more" if len(missing) > MAX_NAMED else "")
+    there = ([block for name, block in band if name in ingested] for band in places)
+    n_days = max((sum(_n_days(block, held) for block in band) for band in there), default=0)
     if n_days < window:
+        without = f" ({named} not ingested)" if missing else ""
         raise StageError(
-            f"not enough history: {context.paths.product('smap_l4')} holds {n_days} days of the "
-            f"period {period.start} to {period.end}, but a profile needs {window} days of "
-            "forcing. Run the stage ingest over the whole period, or let period in the recipe "
-            "begin earlier."
+            f"not enough history: {url} holds {n_days} days of the period {period.start} to "
+            f"{period.end}{without}, but a profile needs {window} days of forcing. Run the stage "
+            "ingest over the whole period, or let period in the recipe begin earlier."
         )
+    if missing:
+        context.console.print(
+            f"  [yellow]forcing not ingested[/yellow], missing in its windows: {named}. The stage "
+            "ingest repeats what failed.",
+            highlight=False,
+        )
+
+
+def _n_days(block: Block, held: slice) -> int:
+    return int(min(block.days.stop, held.stop) - max(block.days.start, held.start))
 
 
 def _check_end(context: Context, held: slice) -> None:
@@ -176,10 +191,9 @@ def _probe(
     region, land = region_of(static.attrs), static["land"].values == 1
     tile = max(region.tiles(), key=lambda tile: int(land[region.local(tile)].sum()))
     here = land[region.local(tile)]
-    first = _first_day(forcing)
     for block in reversed(list(blocks(held.start, held.stop))):
         days = max(block.days.start, held.start), min(block.days.stop, held.stop)
-        values = read_tile(forcing, "forcing", tile, (days[0] - first, days[1] - first))
+        values = read_tile(forcing, "forcing", tile, days)
         cells = np.moveaxis(values, 1, -1)[:, here]  # days, cells, variables
         if np.isfinite(cells).any():
             return cells.reshape(-1, cells.shape[-1])

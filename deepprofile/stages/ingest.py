@@ -101,11 +101,15 @@ def run(context: Context) -> str:
 
 
 def plan(recipe: Recipe) -> Plan:
-    """Reads every step of every field; writes whole blocks of the tiles with land."""
+    """Reads every step of every field in bands with land; writes whole blocks of their tiles that
+    have some.
+    """
     region, land = recipe.tiles, land_of(recipe)
     n_blocks = len(list(blocks(recipe.period.days.start, recipe.period.days.stop)))
     products = [PRODUCTS[name] for name in recipe.products]
-    cells = land.cells if recipe.synthetic else region.shape[0] * region.shape[1]
+    with_land = [band for band in bands(region) if land_of(recipe, band).tiles]
+    in_bands = sum(band.shape[0] * band.shape[1] for band in with_land)
+    cells = land.cells if recipe.synthetic else in_bands
     cell_days = n_blocks * BLOCK_DAYS * cells
     read = sum(len(p.fields) * p.steps_per_day for p in products) * cell_days * 4
     in_tiles = n_blocks * BLOCK_DAYS * land.tiles * TILE_CELLS
@@ -113,9 +117,8 @@ def plan(recipe: Recipe) -> Plan:
     band = next(bands(region))
     most = max(len(product.fields) for product in products)
     memory = BLOCK_DAYS * most * band.shape[0] * band.shape[1] * 4 * 2
-    n_bands = sum(1 for band in bands(region) if land_of(recipe, band).tiles)
     return Plan(
-        n_blocks * n_bands * len(products),
+        n_blocks * len(with_land) * len(products),
         read,
         written,
         memory,

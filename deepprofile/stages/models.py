@@ -54,10 +54,19 @@ def refuse_other_model(coefficients: str, fingerprint: str | None) -> None:
         wanted = f"the recipe's model is {fingerprint}" if fingerprint else "training makes another"
         raise StageError(
             f"{coefficients}: holds profiles of the model {', '.join(others)}, but {wanted}. "
-            "Profiles of two models don't belong in one cube. To go on with the present model, "
-            "also over a longer period, run the stages ingest, predict and evaluate alone; for a "
-            "new model remove that cube or give the recipe another root."
+            f"Profiles of two models don't belong in one cube. {_way_on(fingerprint)}; for a new "
+            "model remove that cube or give the recipe another root."
         )
+
+
+def _way_on(fingerprint: str | None) -> str:
+    """How to go on with the model whose profiles are there."""
+    if fingerprint:
+        return "To go on with the model of the cube, put it back in the recipe's place for models"
+    return (
+        "To go on with the present model, also over a longer period, run the stages ingest, "
+        "predict and evaluate alone"
+    )
 
 
 def _damaged(url: str, error: ValueError) -> StageError:

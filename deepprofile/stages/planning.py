@@ -62,9 +62,11 @@ def estimate(plan: Plan, rates: Rates, site: Site) -> Estimate:
     """Time of a stage's jobs on the cores of a site.
 
     A core does one job at a time, so the jobs take as many rounds as the cores need. A GPU
-    predicts while the cores read and write. Training is one job that uses all cores; it is not
-    taken to be any quicker with more cores than were measured.
+    predicts while the cores read, turn series and profiles, and write. Training is one job that
+    uses all cores; it is not taken to be any quicker with more cores than were measured.
     """
+    if plan.jobs == 0:
+        return Estimate(0.0)
     work = {kind: units for kind, units in plan.work.items() if units > 0}
     on_gpu = {"engine": site.engine} if site.engine is not None else {}
     missing = tuple(kind for kind in work if kind not in {**rates.core, **on_gpu})
@@ -86,7 +88,7 @@ def render_plans(
 ) -> RenderableType:
     """What every stage would do, and how long it would take.
 
-    The memory is what a worker takes with one job.
+    The memory is what a worker takes with one job: the least, and the most that is of use.
 
     Args:
         recipe: the recipe.
@@ -98,7 +100,7 @@ def render_plans(
         hint = f"There are no rates in {source}: run `deepprofile benchmark` once to see times."
         return Group(_stages(recipe, plans, None), Text(hint))
     parts = [_stages(recipe, plans, rates), _elsewhere(recipe, plans, rates)]
-    return Group(*parts, Text(_origin(rates, source)))
+    return Group(*parts, Text(_origin(rates, source) + _absent(plans, rates)))
 
 
 def render_rates(rates: Rates) -> Table:
@@ -133,7 +135,7 @@ def _stages(recipe: Recipe, plans: Mapping[str, Plan], rates: Rates | None) -> T
             f"{plan.jobs:,}",
             _size(plan.bytes_read),
             _size(plan.bytes_written),
-            _size(plan.worker_memory + plan.job_memory),
+            _memory(plan),
             "" if rates is None else _time(estimate(plan, rates, _this_site(rates))),
             plan.note,
         )
@@ -173,11 +175,11 @@ def _gpu(rates: Rates) -> Site:
     fed = f"fed by {NODE_CORES} such cores"
     if "engine" in rates.gpu:
         name = rates.machine.gpu or "GPU"
-        basis = f"engine measured; reading and writing scaled from {_cores(rates.machine.cores)}"
+        basis = f"engine measured; the cores' work scaled from {_cores(rates.machine.cores)}"
         return Site(f"one {name} {fed}", basis, NODE_CORES, rates.gpu["engine"])
     basis = (
         f"assumed: {OPERATIONS / 1e6:g} MFLOP a cell-day at {ASSUMED_GPU / 1e12:g} TFLOP/s in "
-        "float32, 40 % of an A100's peak; reading and writing scaled"
+        "float32, 40 % of an A100's peak; the cores' work scaled"
     )
     return Site(f"one GPU {fed}", basis, NODE_CORES, OPERATIONS / ASSUMED_GPU)
 
@@ -186,13 +188,23 @@ def _origin(rates: Rates, source: Path) -> str:
     machine, measured = rates.machine, rates.measured
     text = (
         f"Rates: {source}, measured {measured:%Y-%m-%d} with all of {_cores(machine.cores)} busy "
-        f"({machine.processor}, PyTorch {machine.torch}), on a local disk, for the paper's "
-        "network. Starting workers and jobs comes on top."
+        f"({machine.processor}, PyTorch {machine.torch}), for the paper's network. Cubes were read "
+        "from pages in memory and written to a local disk: reading from a disk or an object store "
+        "may take longer. Starting workers and jobs comes on top."
     )
     here = this_machine()
     if (here.processor, here.cores) != (machine.processor, machine.cores):
         text += f" This machine is another one: {_cores(here.cores)}, {here.processor}."
     return text
+
+
+def _absent(plans: Mapping[str, Plan], rates: Rates) -> str:
+    """What to do about rates that a file written by an earlier version has not."""
+    needed = {kind for plan in plans.values() for kind, units in plan.work.items() if units > 0}
+    kinds = [kind for kind in UNITS if kind in needed and kind not in rates.core]
+    if not kinds:
+        return ""
+    return f" The file has no rate of {', '.join(kinds)}: run `deepprofile benchmark` again."
 
 
 def _cores(n: int) -> str:
@@ -216,6 +228,12 @@ def _unit_time(seconds: float | None) -> str:
         return ""
     unit, size = next((u, s) for u, s in _SHORT if seconds >= s or u == "ns")
     return f"{seconds / size:.3g} {unit}"
+
+
+def _memory(plan: Plan) -> str:
+    least = plan.worker_memory + plan.job_memory
+    most = plan.worker_memory + plan.most_memory
+    return _size(least) if most <= least else f"{_size(least)} to {_size(most)}"
 
 
 def _size(n_bytes: float) -> str:

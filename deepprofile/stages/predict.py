@@ -7,6 +7,7 @@ Processes overlap likewise, and a worker with a GPU lets one of its threads at a
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,7 @@ from deepprofile.store import (
     done_jobs,
     open_cube,
     read_tile,
+    settings_of,
 )
 from deepprofile.store.layout import BLOCK_DAYS, TILE_CELLS, Block, blocks, day_at
 
@@ -56,11 +58,10 @@ def run(context: Context) -> str:
     devices = worker_devices(context)
     fingerprint, land = str(description["fingerprint"]), read_land(context.paths.static)
     groups = make_jobs(context, fingerprint, land, devices, done_jobs(url, STAGE))
-    tiles = recipe.tiles.land_tiles(land)
-    provenance = {
+    tiles, provenance = set(recipe.tiles.land_tiles(land)), _Settings(context, devices)
+    metadata = {
         "model": fingerprint,
-        "precision": recipe.predict.precision,
-        "device": ", ".join(devices),
+        "settings": provenance.own,
         "without_land": [f"{t.row} {t.column}" for t in recipe.tiles.tiles() if t not in tiles],
     }
     counts: list[dict[int, int]] = []
@@ -76,14 +77,48 @@ def run(context: Context) -> str:
             stage=STAGE,
             what=f"profiles {day_at(days.start)} to {day_at(days.stop - 1)}",
             n_days=days.stop - first_block(recipe).days.start,
-            metadata=provenance,
+            metadata=metadata,
+            summarise=provenance.with_new,
         )
         counts += [result for _, result in outcome.results]
         failed += outcome.failed
     require_all(STAGE, failed)
-    return (
-        f"{_describe(counts)} in {url}" if groups else f"every day has its profile in {url} already"
-    )
+    return f"{_describe(counts)} in {url}" if groups else _already(context)
+
+
+class _Settings:
+    """Settings of the profiles that a cube holds: a change of one may reach only some of them."""
+
+    def __init__(self, context: Context, devices: Sequence[str]) -> None:
+        recipe = context.recipe
+        self.own = {
+            "precision": recipe.predict.precision,
+            "device": ", ".join(devices),
+            "max_gap_days": str(recipe.sample.max_gap_days),
+        }
+        self._held = settings_of(context.paths.coefficients, STAGE)
+
+    def with_new(self, results: Sequence[tuple[PredictJob, Any]]) -> dict[str, str]:
+        """All values of each setting, once some jobs have written theirs."""
+        for job, _ in results:
+            self._held |= dict.fromkeys(job.entries, self.own)
+        held = list(self._held.values())
+        return {
+            name: ", ".join(sorted({part[name] for part in held if name in part}))
+            for name in self.own
+        }
+
+
+def _already(context: Context) -> str:
+    """What there is when nothing was left to predict."""
+    url, period = context.paths.coefficients, context.recipe.period
+    last = open_cube(url, chunks=None)["time"].values[-1].astype("datetime64[D]").item()
+    if last < period.end:
+        return (
+            f"every day has its profile up to {last}, the last with forcing, in {url} already; "
+            f"the period goes on to {period.end}: run the stage ingest for more"
+        )
+    return f"every day has its profile in {url} already"
 
 
 def plan(recipe: Recipe) -> Plan:
@@ -99,16 +134,22 @@ def plan(recipe: Recipe) -> Plan:
     read = land.tiles * n_read * block * 4 * n_variables()
     written = land.tiles * n_written * block * (4 * recipe.training.n_coefficients + 1)
     size, longest = job_size(recipe, TILE_CELLS), stretches[0]
+    least = size.memory(longest, 1)
     most = size.memory(longest, min(LONGEST, len(longest.blocks)))
-    n_days = days.stop - days.start - recipe.training.window + 1
+    note = (
+        "at least the smaller memory, up to the larger where workers have it; the time is for the "
+        "larger"
+    )
+    cell_days = land.cells * (days.stop - days.start - recipe.training.window + 1)
     return Plan(
         land.tiles * len(stretches),
         read,
         written,
-        size.memory(longest, 1),
-        f"a job takes up to {most / 1e9:.1f} GB where workers have it, to compute less",
-        {"engine": land.cells * n_days, "read": read, "write": written},
+        least,
+        note if most > least else "",
+        {"engine": cell_days, "series": cell_days, "read": read, "write": written},
         size.worker_memory,
+        most,
     )
 
 

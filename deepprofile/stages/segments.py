@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from distributed import Client
 
 from deepprofile.model.streaming import Stretch
+from deepprofile.stages.context import StageError
+from deepprofile.store.jobs import NO_WORKERS
 from deepprofile.store.layout import BLOCK_DAYS, TILE_CELLS
 
 LONGEST = 12
@@ -80,8 +82,13 @@ def smallest_share(client: Client, worker_memory: int) -> float | None:
 
     Returns:
         The smallest of all workers; None if none has a limit.
+
+    Raises:
+        StageError: if there is no worker.
     """
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    if not workers:
+        raise StageError(NO_WORKERS)
     shares = [
         (MEMORY_SHARE * worker["memory_limit"] - worker_memory) / worker["nthreads"]
         for worker in workers

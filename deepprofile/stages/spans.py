@@ -18,7 +18,7 @@ from deepprofile.stages.ingest import place_of
 from deepprofile.stages.publication import fingerprint_of
 from deepprofile.stages.segments import JobSize, smallest_share
 from deepprofile.store import done_jobs, head, open_cube
-from deepprofile.store.layout import BLOCK_DAYS, Block, Tile, blocks
+from deepprofile.store.layout import BLOCK_DAYS, Block, Region, Tile, blocks
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,9 @@ def make_jobs(
                 fingerprints=tuple(inputs.of(tile, block) for block in part),
             )
             for tile, size in sizes.items()
-            for part in _runs(inputs.outstanding(tile, span, done))
+            for part in _runs(
+                block for block in span if done.get(entry_of(tile, block)) != inputs.of(tile, block)
+            )
         ]
         for span in spans_of(recipe, period[1])
     ]
@@ -188,20 +190,22 @@ class _Inputs:
         recipe, paths = context.recipe, context.paths
         self._recipe, self._period = recipe, period
         self._forcing = done_jobs(paths.product("smap_l4"), INGEST)
-        self._bands = list(bands(recipe.tiles))
+        self._band = {tile: band for band in bands(recipe.tiles) for tile in band.tiles()}
+        self._of_band: dict[tuple[Region, int], str] = {}
         gap, precision = str(recipe.sample.max_gap_days), recipe.predict.precision
         self._settings = [model, head(paths.static), gap, precision]
 
     def of(self, tile: Tile, block: int) -> str:
         """Fingerprint of a block of a tile: a new or replaced day changes it if it needs that."""
+        key = self._band[tile], block
+        if key not in self._of_band:
+            self._of_band[key] = self._fingerprint(*key)
+        return self._of_band[key]
+
+    def _fingerprint(self, band: Region, block: int) -> str:
         alone = range(block, block + 1)
         days = stretch_of(self._recipe, alone, self._period).needed(alone)
-        band = next(band for band in self._bands if tile in band)
         read = [
             self._forcing.get(place_of(block, band), "") for block in blocks(days.start, days.stop)
         ]
         return fingerprint_of([*self._settings, f"days {days.start} to {days.stop}", *read])
-
-    def outstanding(self, tile: Tile, span: range, done: Mapping[str, str]) -> list[int]:
-        """Blocks of a span that are not there yet as they would be made now."""
-        return [block for block in span if done.get(entry_of(tile, block)) != self.of(tile, block)]

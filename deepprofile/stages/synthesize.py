@@ -37,7 +37,7 @@ def plan(recipe: Recipe) -> Plan:
     config = earth_config(recipe, recipe.synthetic)
     cells = (config.rows[1] - config.rows[0]) * (config.columns[1] - config.columns[0])
     smap = config.n_days * 8 * 45 * cells * 4
-    return Plan(1, 0, smap, 1_500_000_000, "SMAP L4 granules; the other files are small")
+    return Plan(1, 0, smap, 1_000_000_000, "SMAP L4 granules; the other files are small")
 
 
 def earth_config(recipe: Recipe, synthetic: Synthetic) -> EarthConfig:

@@ -15,6 +15,7 @@ from deepprofile.model.training import TrainingConfig, train
 from deepprofile.profile import Layer
 from deepprofile.recipe import Recipe
 from deepprofile.stages.context import Context, Plan, StageError
+from deepprofile.stages.extent import land_of
 from deepprofile.stages.models import describe_model, refuse_other_model
 from deepprofile.stages.publication import inputs_of, versions
 from deepprofile.stages.remote import Report, run_on_worker
@@ -41,10 +42,11 @@ def run(context: Context) -> str:
 def plan(recipe: Recipe) -> Plan:
     """Everything in one worker: the series of all chosen cells in memory, once."""
     series = series_bytes(recipe)
+    jobs = 1 if land_of(recipe).cells else 0
     return Plan(
-        1,
+        jobs,
         series,
-        1_200_000,
+        jobs * 1_200_000,
         2 * series + 1_000_000_000,
         "cells with stations come on top",
         {"read": series, "train": _epoch_samples(recipe) * recipe.training.epochs},

@@ -20,7 +20,7 @@ from deepprofile.store.kinds import (
     static_template,
 )
 from deepprofile.store.layout import Block, Region, Tile
-from deepprofile.store.ledger import Commit, done_jobs, head, history
+from deepprofile.store.ledger import Commit, done_jobs, head, history, settings_of
 from deepprofile.store.memory import job_memory
 from deepprofile.store.read import layers_of, read_cells, read_tile
 from deepprofile.store.repository import (
@@ -72,6 +72,7 @@ __all__ = [
     "round_mantissa",
     "run_jobs",
     "samples_template",
+    "settings_of",
     "smap_l4_template",
     "soil_moisture_template",
     "static_template",

@@ -68,7 +68,8 @@ class Summary:
         without_land: tiles in which there is nothing to write, each as row and column.
         model: fingerprint of the model of the newest commit that names one.
         precision: with which that commit computed.
-        holes: shards that are missing although their tile (or cell) has others.
+        holes: shards that are missing although their tile (or cell) has others, or has land where
+            the commits say which tiles have none.
         stored_bytes: bytes of all snapshots in the store.
         failures: jobs that failed and have not succeeded since, with their errors.
         set_aside: granules that were left out at some time, with the reason.
@@ -120,7 +121,7 @@ def describe(url: str | Path) -> Summary:
         without_land=without_land,
         model=str(predicted.get("model", "")),
         precision=str(predicted.get("precision", "")),
-        holes=_holes(arrays, shards),
+        holes=_holes(arrays, shards, _tiles_with_land(group, commits)),
         stored_bytes=stored.native_bytes + stored.inlined_bytes,
         failures=open_failures(commits),
         set_aside=_distinct(
@@ -184,15 +185,31 @@ def _summarise(
     )
 
 
+def _tiles_with_land(group: zarr.Group, commits: list[Commit]) -> set[tuple[int, ...]]:
+    """Positions of the tiles that are to be written; empty if no commit says which have land."""
+    noted = _newest_with("without_land", commits)
+    if not noted or "tile_rows" not in group.attrs:
+        return set()
+    region = region_of(group.attrs)
+    top, left = region.tile_rows[0], region.tile_columns[0]
+    return {
+        (tile.row - top, tile.column - left)
+        for tile in region.tiles()
+        if f"{tile.row} {tile.column}" not in noted["without_land"]
+    }
+
+
 def _holes(
-    arrays: dict[str, zarr.Array[Any]], shards: dict[str, set[tuple[int, ...]]]
+    arrays: dict[str, zarr.Array[Any]],
+    shards: dict[str, set[tuple[int, ...]]],
+    tiles: set[tuple[int, ...]],
 ) -> list[Shard]:
-    """Shards missing at places where any array has one."""
+    """Shards missing in some tiles, and at places where any array has one."""
     axes = {
         name: [axis for axis, dim in enumerate(dimension_names(array)) if dim in _PLACE]
         for name, array in arrays.items()
     }
-    places = {
+    places = tiles | {
         tuple(position[axis] for axis in axes[name])
         for name, present in shards.items()
         for position in present

@@ -20,6 +20,11 @@ MAX_JOB_BYTES = 1_000_000
 """Limit of what travels through the scheduler with one job."""
 WINDOW = 3
 """Jobs in flight for each worker thread."""
+NO_WORKERS = (
+    "the cluster has no workers yet. Wait until some have joined its scheduler, or start some with "
+    "`dask worker ADDRESS`, where ADDRESS is the scheduler's."
+)
+"""Said where nothing can be known of workers, as none has joined."""
 
 Progress = Callable[[int, int], None]
 """Called with the number of jobs that have ended and the number of all."""
@@ -148,9 +153,11 @@ def check_memory(client: Client, needed: int, what: str, *, worker_memory: int =
 
     Raises:
         JobError: if a worker's memory limit is less than the worker and a job for each of its
-            threads take.
+            threads take, or there is no worker.
     """
     workers = client.scheduler_info(n_workers=-1)["workers"]
+    if not workers:
+        raise JobError(f"{what}: {NO_WORKERS}")
     for address, worker in workers.items():
         limit, threads = worker["memory_limit"], worker["nthreads"]
         if limit and worker_memory + threads * needed > limit:

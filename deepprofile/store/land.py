@@ -4,9 +4,9 @@ The counts come from ``land_cells.csv`` beside this module. A cell of the 9 km g
 where its centre is land in the 1 km mask of global-land-mask, which was made from the GLOBE
 elevation model: 825 tiles, 1,665,969 cells. Lakes and Greenland's ice count as land. Antarctica
 does not: SMAP's own list of land cells (36 km, 103,902 times 16 cells of 9 km) ends at 55.4 degrees
-south. In a real granule of SMAP L4 over North America, from 19 to 71 degrees north, 246,473 cells
-have values; this table counts 241,777 there, 2 % fewer. The cubes themselves take their land mask
-from the granules.
+south. In a real granule of SMAP L4 over North America 2 % more cells
+have values than this table counts there. The cubes themselves take their land mask from the
+granules.
 """
 
 from functools import cache

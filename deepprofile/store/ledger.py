@@ -56,15 +56,28 @@ def done_jobs(url: str | Path, stage: str) -> dict[str, str]:
     A piece is done for certain inputs only if its latest fingerprint is theirs; an earlier one
     may have been written over since. Empty where there is no cube.
     """
+    done: dict[str, str] = {}
+    for commit in _commits_of(url, stage):
+        done |= commit.metadata.get("done", {})
+    return done
+
+
+def settings_of(url: str | Path, stage: str) -> dict[str, Mapping[str, str]]:
+    """Name of each published piece, and the ``settings`` that its latest commit notes."""
+    found: dict[str, Mapping[str, str]] = {}
+    for commit in _commits_of(url, stage):
+        settings = commit.metadata.get("settings", {})
+        found |= dict.fromkeys(commit.metadata.get("done", {}), settings)
+    return found
+
+
+def _commits_of(url: str | Path, stage: str) -> list[Commit]:
+    """Commits of a stage, the oldest first; none where there is no cube."""
     try:
         commits = history(url)
     except NotACubeError:
-        return {}
-    done: dict[str, str] = {}
-    for commit in reversed(commits):
-        if commit.metadata.get("stage") == stage:
-            done |= commit.metadata.get("done", {})
-    return done
+        return []
+    return [commit for commit in reversed(commits) if commit.metadata.get("stage") == stage]
 
 
 def open_failures(commits: list[Commit]) -> dict[str, str]:

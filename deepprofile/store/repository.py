@@ -66,15 +66,30 @@ def open_repository(url: str | Path) -> icechunk.Repository:
         NotACubeError: if there is no repository.
     """
     path = local_path(url)
+    if path is not None and path.is_file():
+        raise NotACubeError(f"{url}: is a file: a cube is a folder. Name the folder.")
     if path is not None and not path.is_dir():
         raise NotACubeError(f"{url}: no such folder. Run the stage that writes this cube first.")
     storage = _storage(url)
-    if not icechunk.Repository.exists(storage):
+    try:
+        there = icechunk.Repository.exists(storage)
+    except icechunk.IcechunkError as error:
+        raise CubeError(
+            f"{url}: can't be reached: {_cause(error)}. Check the address, the variables "
+            "AWS_ENDPOINT_URL and AWS_REGION, and the credentials."
+        ) from error
+    if not there:
         raise NotACubeError(
             f"{url}: holds no cube (an Icechunk repository was expected). "
             "Check the path, or run the stage that writes this cube first."
         )
     return icechunk.Repository.open(storage)
+
+
+def _cause(error: icechunk.IcechunkError) -> str:
+    """The first line of what the store says, without its trace of calls."""
+    lines = (line.strip(" x|") for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)
 
 
 def open_or_create(url: str | Path, template: Template) -> icechunk.Repository:

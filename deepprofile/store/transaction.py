@@ -32,7 +32,7 @@ from deepprofile.store.writer import Shard, Writer
 
 STAGING = "staging"
 """The branch on which a publication is prepared."""
-PROVENANCE = ("recipe", "versions", "model", "precision", "device")
+PROVENANCE = ("recipe", "versions", "model", "precision", "device", "max_gap_days")
 """Keys of a publication's metadata that also become root attributes of the cube."""
 
 JobFunction = Callable[[Writer, Any], Any]
