@@ -176,6 +176,7 @@ def regional():
         (55_000, 255, 1e-5),  # high and cold: whole arrays of it are refused
         (101_000, 312, 0),  # hot and without rain
         (90_000, 290, 1e-3),  # rain of another climate
+        (90_000, 290, 4e-2),  # what the training hardly had
     ],
 )
 def test_a_part_in_another_climate_is_no_mistake(place):

@@ -317,7 +317,7 @@ def test_rare_values_in_other_units_are_refused(model):
 
 def test_lazy_forcing_in_other_units_is_refused_when_it_is_computed(model):
     forcing, auxiliary = make_forcing(), make_auxiliary()
-    forcing[:, 1] = forcing[:, 1] * 100 + 500
+    forcing[:, 1] = forcing[:, 1] * 1e3 + 5e3
     lazy = predict(model, forcing.chunk(time=32, x=2), auxiliary)
     with pytest.raises(ValueError, match=r"normalisation: variable number 1 \(heat\) lies at"):
         lazy.compute()

@@ -23,6 +23,9 @@ WIDE = 10.0
 """Spans beyond the limits that a part of the cells, or features of other cells, may lie outside."""
 FACTOR = 5.0
 """They may also lie outside by this factor: cells of other heights and climates do."""
+RARE = 1000.0
+"""What never lies below zero and reaches it, such as snow melt, may lie above by this factor: the
+cells of a training may have hardly any. (Rain in mm a day is 86,400 times that in mm a second.)"""
 
 
 class Labels(NamedTuple):
@@ -143,7 +146,7 @@ def part_problems(model: DeepProfile, probe: ArrayLike) -> list[str]:
             than a window is not judged.
     """
     series, _ = _limits_of(model)
-    return _far_outside(series, np.asarray(probe, np.float64), OUTSIDE, model.config.window)
+    return _far_outside(series, np.asarray(probe, np.float64), OUTSIDE, model.config.window, RARE)
 
 
 def feature_problems(model: DeepProfile, probe: ArrayLike) -> list[str]:
@@ -219,7 +222,7 @@ def _outside(limits: _Limits, values: NDArray[np.float64]) -> list[str]:
 
 
 def _far_outside(
-    limits: _Limits, values: NDArray[np.float64], spans: float, enough: int
+    limits: _Limits, values: NDArray[np.float64], spans: float, enough: int, rare: float = 1.0
 ) -> list[str]:
     """What lies below a floor or above a ceiling that no place on Earth should reach."""
     problems = []
@@ -228,6 +231,7 @@ def _far_outside(
         floor = _floor(lowest, highest - lowest, spans)
         ceiling = -_floor(-highest, highest - lowest, spans)
         ceiling = max(ceiling, highest + FAR_OUTSIDE * (highest - lowest))
+        ceiling = max(ceiling, rare * highest) if lowest == 0 else ceiling
         if known.mean() < floor or np.quantile(known, 0.95) > ceiling:
             problems.append(_misfit(limits, i, known))
     return problems
