@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 
-.PHONY: demo demo-hard test lint benchmarks clean
+.PHONY: demo demo-hard demo-s3 test lint benchmarks clean
 
 # Sets up and runs the whole chain on the embedded demo Earth.
 demo: $(READY)
@@ -11,6 +11,10 @@ demo: $(READY)
 # The same in a world where SMAP's surface is not the best of the three products.
 demo-hard: $(READY)
 	$(VENV)/bin/deepprofile run pipelines/demo-hard.yaml
+
+# The same with all its files in an object store, a server that runs for as long as the demo.
+demo-s3: $(READY)
+	$(VENV)/bin/python -m deepprofile.testing.object_store --bucket demo --fetch s3://demo/earth/report demo-s3/report -- $(VENV)/bin/deepprofile run pipelines/demo.yaml --root s3://demo/earth
 
 # Sets up and runs the tests.
 test: $(READY)
@@ -29,4 +33,4 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo demo-hard
+	rm -rf $(VENV) demo demo-hard demo-s3

@@ -16,7 +16,7 @@ from distributed import Client
 from icechunk import Repository
 from numpy.typing import NDArray
 
-from deepprofile.cluster import connect, cores
+from deepprofile.cluster import connected, cores
 from deepprofile.collocation import (
     accumulate,
     block_bootstrap,
@@ -84,7 +84,7 @@ def measure_rates(folder: str | None = None, on_step: OnStep | None = None) -> R
     """
     if on_step:
         on_step(0, "starting workers")
-    with connect() as client:
+    with connected() as client:
         return measure_on(client, folder, on_step)
 
 

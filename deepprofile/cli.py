@@ -12,14 +12,17 @@ from rich.text import Text
 
 from deepprofile import stages
 from deepprofile.benchmark import N_STEPS, measure_rates
-from deepprofile.cluster import LOCAL, ClusterError, connect
+from deepprofile.cluster import LOCAL, ClusterError, connected
+from deepprofile.cube_commands import commands, terminal
 from deepprofile.export import ExportError, Form, Request, export_layers, layer_of
+from deepprofile.places import PlaceError
 from deepprofile.progress import meter
 from deepprofile.rates import RatesError, load_rates, rates_path, save_rates
 from deepprofile.recipe import RecipeError, load_recipe
 from deepprofile.stages.context import StageError
+from deepprofile.stages.daily import EXIT_CODES, Code, run_daily
 from deepprofile.stages.planning import render_plans, render_rates
-from deepprofile.store import CubeError, JobError, describe, render
+from deepprofile.store import CubeError, JobError
 
 app = typer.Typer(
     add_completion=False,
@@ -27,6 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Root-zone soil moisture profiles for every land cell and day.",
 )
+app.add_typer(commands)
 EXPECTED = (
     RecipeError,
     ClusterError,
@@ -36,11 +40,10 @@ EXPECTED = (
     OSError,
     RatesError,
     ExportError,
+    PlaceError,
 )
 """Errors that tell the user what to do; anything else is a fault and shows where it rose."""
 DAY = "%Y-%m-%d"
-FILE_WIDTH = 140
-"""Columns of a table where the output is no terminal."""
 RatesOption = Annotated[
     Path | None,
     typer.Option(help="File of rates; by default $DEEPPROFILE_RATES or the user's settings."),
@@ -58,20 +61,22 @@ def run(
     cluster: Annotated[
         str, typer.Option(help="A file of cluster/, a scheduler's address, or 'local'.")
     ] = LOCAL,
+    retry_failed: Annotated[
+        bool, typer.Option(help="Repeat the jobs that failed before, and run no others.")
+    ] = False,
+    root: Annotated[
+        str | None,
+        typer.Option(help="Where all results lie, instead of the recipe's root: path or s3://…"),
+    ] = None,
 ) -> None:
     """Run a recipe, or single stages of it; what is done already is not done again."""
-    console = _console()
-    document = load_recipe(recipe)
+    console = terminal()
+    document = load_recipe(recipe, root)
     chosen = stages.select(document, stage)
-    with connect(cluster) as client:
+    with connected(cluster) as client:
         console.print(f"[bold]{document.name}[/bold] in {document.root}", highlight=False)
         console.print(f"Dask: {_workers(client)}", highlight=False)
-        stages.run(chosen, stages.Context(document, client, console))
-
-
-def _console() -> Console:
-    """The terminal as it is; elsewhere lines wide enough for tables, and none of them broken."""
-    return Console(width=None if sys.stdout.isatty() else FILE_WIDTH, soft_wrap=True)
+        stages.run(chosen, stages.Context(document, client, console, retry_failed))
 
 
 def _workers(client: Client) -> str:
@@ -85,7 +90,7 @@ def plan(recipe: RecipePath, rates: RatesOption = None) -> None:
     document = load_recipe(recipe)
     source = rates or rates_path()
     known = load_rates(source) if rates or source.exists() else None
-    _console().print(render_plans(document, stages.plans(document), known, source))
+    terminal().print(render_plans(document, stages.plans(document), known, source))
 
 
 @app.command()
@@ -101,7 +106,7 @@ def benchmark(
     ] = None,
 ) -> None:
     """Measure how fast this machine works, in a minute or two, and keep it for `plan`."""
-    console = _console()
+    console = terminal()
     path = rates or rates_path()
     path.parent.mkdir(parents=True, exist_ok=True)
     with meter(console, "measuring", N_STEPS) as progress:
@@ -109,14 +114,6 @@ def benchmark(
     save_rates(found, path)
     console.print(render_rates(found))
     console.print(f"kept in {path}", highlight=False)
-
-
-@app.command()
-def inspect(
-    url: Annotated[str, typer.Argument(help="A cube: a local path or a URL such as s3://…")],
-) -> None:
-    """Show what is in a cube: extent, sizes, holes, failures, history."""
-    _console().print(render(describe(url)))
 
 
 @app.command()
@@ -143,9 +140,36 @@ def export(
     """Export layer means as CF netCDF or cloud-optimised GeoTIFF."""
     layers = tuple(layer_of(text) for text in layer)
     request = Request(url, layers, date.date(), (to or date).date(), bounds)
-    console = _console()
+    console = terminal()
     written = export_layers(request, form, output, overwrite=overwrite, console=console)
     console.print(str(written), highlight=False, markup=False)
+
+
+@app.command(epilog=EXIT_CODES)
+def daily(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, such as pipelines/daily.yaml.")],
+    date: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=[DAY],
+            help="A UTC day that is wanted; without it, whatever has arrived up to yesterday.",
+        ),
+    ] = None,
+    cluster: Annotated[
+        str, typer.Option(help="A file of cluster/, a scheduler's address, or 'local'.")
+    ] = LOCAL,
+    verbose: Annotated[
+        bool, typer.Option(help="Say on standard error what the stages do and set aside.")
+    ] = False,
+) -> None:
+    """Take in the granules that have arrived, predict what they touch, print one line."""
+    details = Console(stderr=True, soft_wrap=True, quiet=not (verbose or sys.stderr.isatty()))
+    document = load_recipe(recipe)
+    report = run_daily(document, date.date() if date else None, lambda: connected(cluster), details)
+    typer.echo(report.line)
+    if report.problem:
+        typer.echo(f"{Code(report.code).name.lower()}: {report.problem}", err=True)
+    raise typer.Exit(report.code)
 
 
 def main() -> None:

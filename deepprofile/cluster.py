@@ -1,6 +1,8 @@
 """Dask clusters: where to run."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,11 +13,15 @@ from dask.utils import parse_bytes
 from distributed import Client
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from deepprofile.places import redacted
+
 LOCAL = "local"
 CONNECT_SECONDS = 10
 """How long a scheduler may take to answer."""
 ALLOWED_FAILURES = 1
 """Workers that a job may lose before it counts as failed: it would go on to kill the next."""
+NO_WORKERS_TIMEOUT = "10 minutes"
+"""How long jobs wait while no worker is left; then they fail, instead of waiting for ever."""
 
 ENVIRONMENT = {
     "GOMP_SPINCOUNT": 10_000,
@@ -66,6 +72,7 @@ class LocalSpec(BaseModel):
     def connect(self) -> Client:
         """Start the worker processes."""
         dask.config.set({"distributed.scheduler.allowed-failures": ALLOWED_FAILURES})
+        dask.config.set({"distributed.scheduler.no-workers-timeout": NO_WORKERS_TIMEOUT})
         _set_environment()
         return Client(
             n_workers=self.workers or cores(),
@@ -111,14 +118,29 @@ def connect(spec: str | Path = LOCAL) -> Client:
     return _read_spec(Path(text)).connect()
 
 
+@contextmanager
+def connected(spec: str | Path = LOCAL) -> Iterator[Client]:
+    """A client, see `connect`, that is closed at the end of the ``with`` block.
+
+    Worker processes that are slow to stop are killed; on a busy machine even that may take longer
+    than Dask waits for it, which is no fault of what was done.
+    """
+    client = connect(spec)
+    try:
+        yield client
+    finally:
+        with suppress(TimeoutError):
+            client.close()
+
+
 def _join(address: str) -> Client:
     try:
         return Client(address, timeout=CONNECT_SECONDS)
     except (OSError, ValueError) as error:
         raise ClusterError(
-            f"no Dask scheduler answers at {address} ({error}). "
+            f"no Dask scheduler answers at {redacted(address)} ({redacted(str(error))}). "
             "Start one with `dask scheduler`, or give a file of cluster/ or 'local'."
-        ) from error
+        ) from None
 
 
 def _read_spec(path: Path) -> LocalSpec:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from deepprofile import places
 from deepprofile.products import PRODUCTS
 from deepprofile.profile import N_COEFFICIENTS
 from deepprofile.store.layout import EPOCH, Region, day_index
@@ -64,11 +65,16 @@ class Bounds(_Section):
         )
 
 
+def last_full_day() -> date:
+    """Yesterday, UTC."""
+    return datetime.now(UTC).date() - timedelta(days=1)
+
+
 class Period(_Section):
-    """First and last day, both included."""
+    """First and last day, both included; without an end it grows day by day up to yesterday."""
 
     start: date = EPOCH
-    end: date
+    end: date = Field(default_factory=last_full_day)
 
     @field_validator("start", "end", mode="before")
     @classmethod
@@ -84,6 +90,11 @@ class Period(_Section):
         if self.end < self.start:
             raise ValueError(f"end {self.end} is before start {self.start}")
         return self
+
+    @property
+    def grows(self) -> bool:
+        """Whether no end was given: `deepprofile daily` decides."""
+        return "end" not in self.model_fields_set
 
     @property
     def days(self) -> slice:
@@ -222,7 +233,7 @@ class Recipe(_Section):
     region: Bounds | None = None
     synthetic: Synthetic | None = None
     products: dict[str, ProductSource]
-    terrain: Sources
+    terrain: Sources | None = None
     stations: Sources | None = None
     ingest: Ingest = Ingest()
     collocation: Collocation = Collocation()
@@ -241,21 +252,32 @@ class Recipe(_Section):
             raise ValueError("products: smap_l4 is missing; the network reads its variables")
         if len(set(self.collocation.products)) != 3:
             raise ValueError("collocation.products: expected three different products")
+        if self.region is not None:
+            _ = self.tiles
+        if self.period.grows and self.synthetic is not None:
+            raise ValueError("period.end: is missing; a synthetic Earth has a last day")
+        if not self.period.grows:
+            self._whole_chain()
+        return self
+
+    def _whole_chain(self) -> None:
+        """Raise ValueError unless all stages can run; a period that grows is ingested and predicted
+        alone.
+        """
+        if self.terrain is None:
+            raise ValueError("terrain: is missing and must be given")
         n_days = self.period.days.stop - self.period.days.start
         if n_days < self.collocation.min_samples:
             raise ValueError(
                 f"period has {n_days} days, fewer than collocation.min_samples "
                 f"{self.collocation.min_samples}: no cell could be valid"
             )
-        if self.region is not None:
-            _ = self.tiles
         absent = [p for p in self.collocation.products if p not in self.products]
         if absent:
             raise ValueError(f"collocation.products: {absent} are not among products")
         stray = sorted(set(self.collocation.scale) - set(self.collocation.products))
         if stray:
             raise ValueError(f"collocation.scale: {stray} are not among collocation.products")
-        return self
 
     @property
     def tiles(self) -> Region:
@@ -271,7 +293,7 @@ class Recipe(_Section):
         return json.dumps(document, sort_keys=True)
 
 
-def load_recipe(path: str | Path) -> Recipe:
+def load_recipe(path: str | Path, root: str | None = None) -> Recipe:
     """Read and validate a recipe.
 
     ``{root}`` in a URL stands for the recipe's root. A relative root is taken from the current
@@ -279,6 +301,7 @@ def load_recipe(path: str | Path) -> Recipe:
 
     Args:
         path: a YAML file; see ``pipelines/`` and docs/recipe.md.
+        root: instead of the root that the file names.
 
     Returns:
         The validated recipe.
@@ -297,15 +320,17 @@ def load_recipe(path: str | Path) -> Recipe:
     except UnicodeDecodeError as error:
         raise RecipeError(f"{file}: is not UTF-8 text ({error}). Save it as UTF-8.") from error
     except yaml.YAMLError as error:
-        raise RecipeError(f"{file}: is not valid YAML: {error}") from error
+        raise RecipeError(f"{file}: is not valid YAML: {places.redacted(str(error))}") from None
     if not isinstance(document, dict):
         raise RecipeError(f"{file}: expected keys such as name, root, period; found {document!r}")
     try:
+        document = document if root is None else {**document, "root": root}
+        _check_urls(document)
         return Recipe.model_validate(_resolve(document))
     except ValidationError as error:
-        raise RecipeError(_explain(file, error)) from error
+        raise RecipeError(_explain(file, error)) from None
     except ValueError as error:
-        raise RecipeError(f"{file}: {error}") from error
+        raise RecipeError(f"{file}: {places.redacted(str(error))}") from None
 
 
 class _Loader(yaml.SafeLoader):
@@ -337,6 +362,28 @@ def _neighbours(folder: Path) -> str:
     return f"Recipes in {folder}: {', '.join(names[:MAX_NAMED])}{more}."
 
 
+def _check_urls(value: Any) -> None:
+    """No text of a recipe may name credentials, wherever it stands."""
+    if isinstance(value, dict):
+        for item in value.values():
+            _check_urls(item)
+    elif isinstance(value, list):
+        for item in value:
+            _check_urls(item)
+    elif isinstance(value, str) and "://" in value:
+        places.check_url(value)
+
+
+def _below(value: str, root: str) -> str:
+    """A text with the root in place of ``{root}``, from which no ``..`` leads out again."""
+    filled = value.replace("{root}", root)
+    if PLACEHOLDER.search(filled):
+        raise ValueError(f"{value!r} has an unknown placeholder; there is only {{root}}")
+    if filled != value and ".." in value.split("/"):
+        raise ValueError(f"{value!r} leads out of the root; give the whole path instead")
+    return filled
+
+
 def _resolve(document: dict[str, Any]) -> dict[str, Any]:
     root = document.get("root")
     if not isinstance(root, str):
@@ -346,10 +393,7 @@ def _resolve(document: dict[str, Any]) -> dict[str, Any]:
 
     def fill(value: Any) -> Any:
         if isinstance(value, str):
-            filled = value.replace("{root}", root)
-            if PLACEHOLDER.search(filled):
-                raise ValueError(f"{value!r} has an unknown placeholder; there is only {{root}}")
-            return filled
+            return _below(value, root)
         if isinstance(value, dict):
             return {key: fill(item) for key, item in value.items()}
         if isinstance(value, list):
@@ -372,7 +416,7 @@ def _explain(file: Path, error: ValidationError) -> str:
             lines.append(f"  {key}: {problem['msg'].removeprefix('Value error, ')}")
         else:
             lines.append(f"  {key}: found {problem['input']!r}; {problem['msg']}")
-    return "\n".join(lines)
+    return places.redacted("\n".join(lines))
 
 
 def _keys_at(location: tuple[int | str, ...]) -> list[str]:

@@ -1,7 +1,9 @@
 """Fixtures that several test files share."""
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import dask
@@ -9,10 +11,16 @@ import hypothesis
 import pytest
 from distributed import Client, LocalCluster
 
+from deepprofile.testing import object_store as servers
+
+BUCKET = "tests"
+_clients: list[Client] = []
+_numbers = itertools.count()
+
 # The same examples at every run, so that a change is judged by what it changes. To look for new
 # ones: pytest --hypothesis-profile=explore
-hypothesis.settings.register_profile("same", derandomize=True)
-hypothesis.settings.register_profile("explore")
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("explore", deadline=None)
 hypothesis.settings.load_profile("same")
 
 
@@ -35,9 +43,32 @@ def real_data() -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def client() -> Iterator[Client]:
     """Two spawned worker processes of one thread; a job may lose one worker, not two."""
-    with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
-        Client(cluster) as connected,
-    ):
+    with dask.config.set({"distributed.scheduler.allowed-failures": 1}):
+        cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+        connected = Client(cluster)
+        _clients.append(connected)
         yield connected
+        _clients.remove(connected)
+        # On a busy machine killing slow workers may take longer than Dask waits for it.
+        with suppress(TimeoutError):
+            connected.close()
+            cluster.close()
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator[servers.ObjectStore]:
+    """A real S3 server; the AWS variables of this process and its workers name it and its key."""
+    try:
+        with servers.serve() as store, servers.active(store.environment):
+            store.create_bucket(BUCKET)
+            for started_before in _clients:
+                started_before.register_plugin(servers.SetEnvironment(store.environment))
+            yield store
+    except servers.NoServerError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def s3_url(object_store: servers.ObjectStore) -> str:
+    """A prefix of the S3 server that no other test has; it holds nothing yet."""
+    return f"s3://{BUCKET}/test-{next(_numbers)}"

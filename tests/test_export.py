@@ -16,7 +16,7 @@ from numpy.polynomial import Polynomial
 from rio_cogeo.cogeo import cog_validate
 from store_support import REGION
 
-from deepprofile import cli, grid
+from deepprofile import cli, grid, places
 from deepprofile.export import ExportError, Form, Request, export_layers, geotiff, layer_of
 from deepprofile.export import part as parts
 from deepprofile.export.empty import EmptyDays
@@ -479,10 +479,23 @@ def test_outputs_of_the_wrong_kind_are_refused(url, tmp_path):
         (Form.NETCDF, tmp_path, "is a folder"),
         (Form.COG, tmp_path / "file", "expected a folder"),
         (Form.COG, tmp_path / "map.tif", "expected a folder"),
-        (Form.NETCDF, "s3://bucket/out.nc", "local path"),
+        (Form.NETCDF, "s3://key:secret@bucket/out.nc", "names credentials"),
     ):
         with pytest.raises(ExportError, match=message):
             export_layers(request(url), form, output)
+
+
+def test_an_export_to_an_object_store_holds_the_same(url, tmp_path, s3_url):
+    here = export_layers(request(url), Form.NETCDF, tmp_path / "out.nc")
+    there = export_layers(request(url), Form.NETCDF, f"{s3_url}/maps/out.nc")
+    assert there.files == [f"{s3_url}/maps/out.nc"] and there.n_bytes > 1000
+    with places.local_copy(f"{s3_url}/maps/out.nc") as copy:
+        first, second = (xr.load_dataset(path) for path in (copy, here.files[0]))
+    xr.testing.assert_equal(first, second)
+    with pytest.raises(ExportError, match=r"maps/out\.nc: already there"):
+        export_layers(request(url), Form.NETCDF, f"{s3_url}/maps/out.nc")
+    maps = export_layers(request(url), Form.COG, f"{s3_url}/cogs")
+    assert sorted(places.find(f"{s3_url}/cogs")) == sorted(map(str, maps.files))
 
 
 def test_an_export_that_ends_early_leaves_no_file(tmp_path):

@@ -7,11 +7,11 @@ optional; a missing one is named in the report with the reason.
 from importlib.resources import files
 from posixpath import dirname
 
-import fsspec
 import jinja2
 import pandas as pd
 import rich.table
 
+from deepprofile import places
 from deepprofile.evaluation.blocks import Section
 from deepprofile.evaluation.figures import depth_groups
 from deepprofile.evaluation.findings import columns_of, group_lines
@@ -33,13 +33,11 @@ def write_report(url: str, inputs: ReportInputs) -> str:
         ``url``.
     """
     sections = all_sections(inputs)
-    filesystem, path = fsspec.core.url_to_fs(url)
-    folder = f"{dirname(path)}/figures" if dirname(path) else "figures"
-    filesystem.makedirs(folder, exist_ok=True)
+    folder = f"{dirname(url)}/figures" if dirname(url) else "figures"
     for picture in (picture for section in sections for picture in section.pictures):
         for name, data in picture.files.items():
-            filesystem.pipe_file(f"{folder}/{name}", data)
-    filesystem.pipe_file(path, _render(inputs, sections).encode())
+            places.write_bytes(places.inside(folder, name), data)
+    places.write_bytes(url, _render(inputs, sections).encode())
     return url
 
 

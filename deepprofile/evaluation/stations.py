@@ -6,6 +6,7 @@ archive, no sensor is lost to a depth limit, and a bad file is known with its re
 """
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path, PurePosixPath
@@ -16,7 +17,7 @@ from ismn.base import IsmnRoot
 from ismn.filehandlers import DataFile
 from numpy.typing import NDArray
 
-from deepprofile import grid
+from deepprofile import grid, places
 
 VALID_MIN, VALID_MAX = 0.0, 1.0
 """Range of soil moisture in m³ m⁻³ outside which a reading is never used, whatever its flag."""
@@ -112,7 +113,8 @@ def read_archive(
     the median interval between its readings of any flag (24 for an hourly sensor).
 
     Args:
-        path: zip file or folder, header+values or CEOP in separate files.
+        path: zip file or folder, header+values or CEOP in separate files; a path or a URL, of
+            which a temporary copy is made.
         flags: ISMN quality flags of good readings. A reading with several flags (``"D05,D04"``)
             is good only if all of them are.
         min_fraction: see above, between 0 and 1.
@@ -128,8 +130,7 @@ def read_archive(
         FileNotFoundError: if there is nothing at ``path``.
         ValueError: if it is neither a zip file nor a folder, or holds no soil moisture at all.
     """
-    root = _open(Path(path))
-    try:
+    with places.local_copy(path) as local, closing(_open(local)) as root:
         names, rejected = _list_files(root, stations)
         series: list[tuple[Sensor, Days, NDArray[np.float32]]] = []
         for i, name in enumerate(names):
@@ -140,8 +141,6 @@ def read_archive(
                 series.append(result)
             if on_progress:
                 on_progress((i + 1) / len(names), name)
-    finally:
-        root.close()
     if not names:
         raise ValueError(
             f"{path} holds no soil-moisture file{' of the stations asked for' if stations else ''}:"
@@ -219,7 +218,11 @@ def _list_files(
         found = [file.relative_to(root.path).as_posix() for file in files]
     names, rejected = [], []
     for name in sorted(found):
-        path = PurePosixPath(name)
+        try:
+            path = PurePosixPath(places.inside("", name))
+        except places.PlaceError:
+            rejected.append(Rejected(name, "its name leads out of the archive"))
+            continue
         if path.suffix.lower() == _DATA_SUFFIX:
             if _wanted(path.name, stations):
                 names.append(name)

@@ -1,6 +1,6 @@
 """Names of exported files, and how they appear: whole or not at all."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from enum import StrEnum
@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from uuid import uuid4
 
+from deepprofile import places
 from deepprofile.export.request import PRODUCT, ExportError, Request, depths
 from deepprofile.profile import Layer
 
@@ -39,19 +40,17 @@ def check_output(
     """Path to write to: a file for netCDF, a folder for GeoTIFF; folders are made as needed.
 
     Raises:
-        ExportError: if it is not local, is a folder instead of a file or the other way round,
+        ExportError: if it is a folder instead of a file or the other way round,
             something of what would be written exists and ``overwrite`` is false, or no file can
             be written there.
     """
-    if "://" in str(output):
-        raise ExportError(f"output {output}: expected a local path; copy the files afterwards")
     path = Path(output)
     folder = path.parent if form is Form.NETCDF else path
     files = [path] if form is Form.NETCDF else [path / name for name in _names(request, days)]
     try:
         _check_kind(path, form)
         if not overwrite:
-            _check_new(files)
+            _check_new([file for file in files if file.exists()])
         _make_writable(folder)
     except OSError as error:
         raise ExportError(
@@ -59,6 +58,39 @@ def check_output(
             "an output in a folder where you may write."
         ) from error
     return path
+
+
+@contextmanager
+def local_output(
+    output: str | Path, form: Form, request: Request, days: Iterable[date], overwrite: bool
+) -> Iterator[Path]:
+    """A local path to write to; for a remote output a temporary one, which is copied at the end.
+
+    Raises:
+        ExportError: as `check_output`, or if the output is not a usable URL.
+        OSError: if the object store does not answer or refuses.
+    """
+    try:
+        local = places.local_path(output)
+    except places.PlaceError as error:
+        raise ExportError(f"output {error}") from None
+    if local is not None:
+        yield check_output(local, form, request, days, overwrite)
+        return
+    url = str(output).rstrip("/")
+    folder, name = (url.rsplit("/", 1)) if form is Form.NETCDF else (url, "")
+    names = [name] if name else _names(request, days)
+    if not overwrite:
+        _check_new([url for name in names if places.exists(url := places.inside(folder, name))])
+    with places.written_folder(folder) as copied:
+        yield copied / name if name else copied
+
+
+def named_output(output: str | Path, form: Form, file: Path) -> Path | str:
+    """Where a file that was written to a local path lies for the user."""
+    if places.local_path(output) is not None:
+        return file
+    return str(output) if form is Form.NETCDF else places.inside(str(output), file.name)
 
 
 @contextmanager
@@ -93,10 +125,9 @@ def _check_kind(path: Path, form: Form) -> None:
         )
 
 
-def _check_new(files: Iterable[Path]) -> None:
-    existing = [str(file) for file in files if file.exists()]
+def _check_new(existing: Sequence[str | Path]) -> None:
     if existing:
-        shown = ", ".join(existing[:_SHOWN])
+        shown = ", ".join(map(str, existing[:_SHOWN]))
         more = f" and {len(existing) - _SHOWN} more" if len(existing) > _SHOWN else ""
         raise ExportError(f"{shown}{more}: already there. Name another output, or --overwrite.")
 

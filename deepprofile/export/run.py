@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from deepprofile.export.empty import PREDICTED, EmptyDays, find_empty_days
-from deepprofile.export.files import Form, check_output, whole
+from deepprofile.export.files import Form, local_output, named_output, whole
 from deepprofile.export.geotiff import require_rasterio, write_geotiffs
 from deepprofile.export.land import NOT_LAND
 from deepprofile.export.netcdf import write_netcdf
@@ -25,31 +25,29 @@ class Exported:
     """What an export wrote.
 
     Attributes:
-        files: the files.
+        files: the files; URLs where the output is one.
         days: number of days.
         layers: number of layers.
         shape: rows and columns of cells.
         cell_days: how many cells and days have each meaning of the flag. Tiles without land count
             as not land; tiles whose job failed or has not run, as not processed with all cells.
         empty: the days on which no cell has a profile.
+        n_bytes: size of all files.
     """
 
-    files: list[Path]
+    files: list[Path | str]
     days: int
     layers: int
     shape: tuple[int, int]
     cell_days: dict[str, int]
     empty: EmptyDays
-
-    @property
-    def n_bytes(self) -> int:
-        """Size of all files."""
-        return sum(file.stat().st_size for file in self.files)
+    n_bytes: int
 
     def __str__(self) -> str:
         """Files, sizes, the share of land cells with a profile by flag, days without any."""
         rows, columns = self.shape
-        named = str(self.files[0]) if len(self.files) == 1 else f"files in {self.files[0].parent}"
+        folder = str(self.files[0]).rsplit("/", 1)[0]
+        named = str(self.files[0]) if len(self.files) == 1 else f"files in {folder}"
         number = f"{len(self.files)} " if len(self.files) > 1 else ""
         return (
             f"{number}{named} ({format_bytes(self.n_bytes)}): {_times(self.days, 'day')} × "
@@ -98,12 +96,15 @@ def export_layers(
     if form is Form.COG:
         require_rasterio()
     part = open_part(request)
-    path = check_output(output, form, request, part.days, overwrite)
-    counts = _count_flags(part, console or Console(quiet=True))
-    empty = find_empty_days(part, counts)
-    files = _write(part, form, path, console or Console(quiet=True))
+    console = console or Console(quiet=True)
+    with local_output(output, form, request, part.days, overwrite) as path:
+        counts = _count_flags(part, console)
+        empty = find_empty_days(part, counts)
+        written = _write(part, form, path, console)
+        n_bytes = sum(file.stat().st_size for file in written)
+    files = [named_output(output, form, file) for file in written]
     summed = part.named_counts(counts.sum(axis=0))
-    return Exported(files, len(part.days), len(part.layers), part.shape, summed, empty)
+    return Exported(files, len(part.days), len(part.layers), part.shape, summed, empty, n_bytes)
 
 
 def _count_flags(part: Part, console: Console) -> NDArray[np.int64]:

@@ -12,8 +12,8 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from fsspec.core import url_to_fs
 
+from deepprofile import places
 from deepprofile.model.configuration import NetworkConfig
 from deepprofile.model.network import DeepProfile
 
@@ -60,10 +60,8 @@ def save_model(model: DeepProfile, url: str, metadata: dict[str, Any] | None = N
     }
     text = json.dumps(description, indent=2) + "\n"
     state = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    fs, folder = url_to_fs(str(url))
-    fs.makedirs(folder, exist_ok=True)
-    fs.pipe_file(f"{folder}/{WEIGHTS}", safetensors.torch.save(state))
-    fs.pipe_file(f"{folder}/{DESCRIPTION}", text.encode())  # last: it vouches for the weights
+    places.write_bytes(places.inside(url, WEIGHTS), safetensors.torch.save(state))
+    places.write_bytes(places.inside(url, DESCRIPTION), text.encode())  # last: it vouches
     return str(description["fingerprint"])
 
 
@@ -149,9 +147,8 @@ def _configuration_json(config: NetworkConfig) -> str:
 
 
 def _read(url: str, name: str) -> bytes:
-    fs, folder = url_to_fs(str(url))
     try:
-        return bytes(fs.cat_file(f"{folder}/{name}"))
+        return places.read_bytes(places.inside(url, name))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(
             f"there is no {name} in {url}: expected a folder with {WEIGHTS} and {DESCRIPTION}, "

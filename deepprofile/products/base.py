@@ -80,6 +80,16 @@ class MissingVariableError(GranuleError):
     """A granule lacks a variable that was asked for."""
 
 
+class GranuleChangedError(RuntimeError):
+    """A granule changed while it was read: nothing of it was used; reading it again helps."""
+
+    def __init__(self, url: str, what: str) -> None:
+        super().__init__(
+            f"{url} changed while it was read: {what}. Nothing of this reading is used; it can be "
+            "read again when whatever writes it is done."
+        )
+
+
 @dataclass
 class DailyFields:
     """Daily means on a window of the 9 km grid.

@@ -8,6 +8,7 @@ dimension where final and preliminary data meet) and its new one (``valid_time``
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
+from functools import lru_cache
 from math import floor
 from typing import ClassVar
 
@@ -22,7 +23,12 @@ from deepprofile.products.base import (
     MissingVariableError,
     SetAside,
 )
-from deepprofile.products.files import find_files, nothing_found, open_netcdf
+from deepprofile.products.files import (
+    file_versions,
+    find_files,
+    nothing_found,
+    open_netcdf,
+)
 from deepprofile.products.latlon import LatLonProduct
 from deepprofile.products.product import select_layers
 from deepprofile.profile import Layer
@@ -71,14 +77,15 @@ class Era5Land(LatLonProduct):
         The Climate Data Store begins it at the corner of the area that was asked for, which need
         not be a multiple of the spacing.
         """
-        # Rounded, since files hold them in single or in double precision.
+        # Rounded, since files hold them in single or in double precision, and so that files of
+        # other areas give the same points to the last bit.
         south = round(float(dataset["latitude"].min()), 4)
         west = round(float(dataset["longitude"].min()), 4)
         south -= self.spacing * floor((south + 90.0) / self.spacing + 1e-6)
         turn = np.arange(round(360.0 / self.spacing), dtype=np.float64)
-        return np.arange(
-            south, 90.0 + 1e-6, self.spacing
-        ), west % self.spacing + self.spacing * turn
+        latitudes = np.arange(south, 90.0 + 1e-6, self.spacing)
+        longitudes = west % self.spacing + self.spacing * turn
+        return latitudes.round(4), longitudes.round(4)
 
     def granules(self, url: str, start: date, stop: date) -> tuple[list[Granule], list[SetAside]]:
         """Granules of the days from ``start`` up to ``stop``; see ``Product.granules``.
@@ -87,12 +94,13 @@ class Era5Land(LatLonProduct):
         Final data come before preliminary data, so that they are taken where both exist.
         """
         files = find_files(url)
+        tags = file_versions(url)
         granules: list[Granule] = []
         set_aside: list[SetAside] = []
         foreign: list[MissingVariableError] = []
         for name in (name for name in files if name.endswith(SUFFIX)):
             try:
-                granules.append(self._granule(name))
+                granules.append(_granule(name, tags.get(name, "")))
             except GranuleError as error:
                 set_aside.append(SetAside(name, error.reason))
                 if isinstance(error, MissingVariableError):
@@ -119,16 +127,18 @@ class Era5Land(LatLonProduct):
             merged = np.where(np.isnan(merged), other, merged)
         return merged
 
-    def _granule(self, url: str) -> Granule:
-        """What the header of a file says."""
-        with _open(url) as dataset:
-            if not any(f.source in dataset for f in FIELDS):
-                found = ", ".join(map(str, dataset.data_vars))
-                raise MissingVariableError(url, f"there is no soil moisture; it has {found}")
-            times = dataset["time"].to_numpy().astype("datetime64[s]")
-            if times.size == 0 or (np.diff(times) <= np.timedelta64(0, "s")).any():
-                raise GranuleError(url, f"its {times.size} times are not ascending")
-            return Granule(url, times[0], times[-1], times.size, _versions(dataset))
+
+@lru_cache(maxsize=65536)
+def _granule(url: str, tag: str) -> Granule:
+    """What the header of a file says; read once for each version of the file, by its tag."""
+    with _open(url) as dataset:
+        if not any(f.source in dataset for f in FIELDS):
+            found = ", ".join(map(str, dataset.data_vars))
+            raise MissingVariableError(url, f"there is no soil moisture; it has {found}")
+        times = dataset["time"].to_numpy().astype("datetime64[s]")
+        if times.size == 0 or (np.diff(times) <= np.timedelta64(0, "s")).any():
+            raise GranuleError(url, f"its {times.size} times are not ascending")
+        return Granule(url, times[0], times[-1], times.size, _versions(dataset))
 
 
 @contextmanager

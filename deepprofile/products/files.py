@@ -4,46 +4,69 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import date, datetime
-from pathlib import PurePosixPath
+from inspect import signature
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-import fsspec
-import h5py
 import numpy as np
 import xarray as xr
 
-from deepprofile.products.base import Granule, GranuleError, SetAside
+from deepprofile import places
+from deepprofile.products.base import (
+    Granule,
+    GranuleChangedError,
+    GranuleError,
+    SetAside,
+)
 
-_NOT_THE_CONTENT = (FileNotFoundError, PermissionError, ConnectionError, TimeoutError)
+_NOT_THE_CONTENT = (
+    FileNotFoundError,
+    PermissionError,
+    ConnectionError,
+    TimeoutError,
+    GranuleChangedError,
+)
+_TAGS = ("ETag", "etag", "ino", "mtime", "LastModified", "modified", "created")
+"""What file systems say of a file that tells one version from another."""
+_REMOTE_BLOCK = 2**18
+_REMOTE_BLOCKS = 128
+"""Size and number of the blocks of a remote netCDF file that are kept in memory."""
+_COPIED = 2**22
+"""A remote netCDF file up to this size in bytes is copied at once: its parts cost more."""
 _SAME_UNITS = {"dimensionless": "1", "-": "1", "": "1", "m**3 m**-3": "m3 m-3"}
 
 
 def find_files(url: str) -> list[str]:
     """All files below ``url``, recursively, sorted; ``url`` itself if it is a file."""
-    filesystem, path = fsspec.url_to_fs(url)
-    if local_path(url) is not None:
-        return sorted(filesystem.find(path))
-    return sorted(filesystem.unstrip_protocol(name) for name in filesystem.find(path))
+    return list(places.find(url))
 
 
 def file_tags(url: str) -> dict[str, str]:
-    """Size and time of change (or entity tag) of the files below ``url``, by name of the file.
+    """Size and time of change (or entity tag) by URL as ``find_files`` gives them.
 
     Another tag means that a file was replaced. One listing of the folder or prefix is enough.
     """
-    filesystem, path = fsspec.url_to_fs(url)
-    found = filesystem.find(path, detail=True)
+    found = places.find(url)
     return {
-        file_name(name): f"{info['size']} {info.get('ETag') or info.get('mtime') or ''}"
+        name: f"{info['size']} {info.get('ETag') or info.get('mtime') or ''}"
         for name, info in found.items()
     }
 
 
+def tags_text(url: str) -> str:
+    """Names and tags of all files below ``url`` as a text, the same wherever they lie."""
+    return str(sorted((file_name(name), tag) for name, tag in file_tags(url).items()))
+
+
+def file_versions(url: str) -> dict[str, str]:
+    """Size and whatever else tells versions apart, by URL as ``find_files`` gives them."""
+    return {name: _told(info) for name, info in places.find(url).items()}
+
+
 def local_path(url: str) -> str | None:
     """Path of a local file, None for any other URL."""
-    if "://" not in url and "::" not in url:
-        return url
-    return url.removeprefix("file://") if url.startswith("file:///") else None
+    path = places.local_path(url)
+    return None if path is None else str(path)
 
 
 def file_name(url: str) -> str:
@@ -118,21 +141,51 @@ def reading(url: str) -> Iterator[None]:
         raise _damaged(url, error) from error
 
 
-def _damaged(url: str, error: Exception) -> GranuleError:
-    return GranuleError(url, f"it cannot be read, it is damaged or not complete: {error}")
-
-
 @contextmanager
-def open_hdf5(url: str) -> Iterator[h5py.File]:
-    """Open an HDF5 file for reading, straight from a local disk, through fsspec otherwise.
+def unchanged(url: str) -> Iterator[int]:
+    """The size of a file in bytes, of which one and the same version is read inside.
 
     Raises:
-        GranuleError: if the file is damaged, here or in what is done while it is open.
+        GranuleChangedError: if the file is another one at the end than it was at the start,
+            whatever else went wrong inside.
     """
+    size, before = _version(url)
+    try:
+        yield size
+    except GranuleChangedError:
+        raise
+    except Exception as error:
+        if (after := _version(url)) != (size, before):
+            raise _changed(url, (size, before), after) from error
+        raise
+    if (after := _version(url)) != (size, before):
+        raise _changed(url, (size, before), after)
+
+
+def _version(url: str) -> tuple[int, str]:
+    """Size of a file, and whatever else tells its versions apart; asked of the store itself."""
     path = local_path(url)
-    with reading(url), ExitStack() as stack:
-        source = path if path is not None else stack.enter_context(fsspec.open(url, "rb"))
-        yield stack.enter_context(h5py.File(source, "r"))
+    if path is not None:
+        found = Path(path).stat()
+        return found.st_size, f"inode {found.st_ino}, time {found.st_mtime_ns}"
+    filesystem, path = places.filesystem(url)
+    kept = "refresh" in signature(getattr(filesystem, "_info", filesystem.info)).parameters
+    info = filesystem.info(path, **({"refresh": True} if kept else {}))
+    return int(info["size"]), _told(info)
+
+
+def _told(info: dict[str, Any]) -> str:
+    """What a file system says of the version of a file."""
+    return ", ".join(f"{k} {info[k]}" for k in ("size", *_TAGS) if k in info)
+
+
+def _changed(url: str, before: tuple[int, str], after: tuple[int, str]) -> GranuleChangedError:
+    was, became = (f"{size} bytes, {tag}" for size, tag in (before, after))
+    return GranuleChangedError(url, f"it had {was}, and then {became}")
+
+
+def _damaged(url: str, error: Exception) -> GranuleError:
+    return GranuleError(url, f"it cannot be read, it is damaged or not complete: {error}")
 
 
 @contextmanager
@@ -141,16 +194,31 @@ def open_netcdf(url: str, **options: Any) -> Iterator[xr.Dataset]:
 
     Raises:
         GranuleError: if the file is damaged, here or in what is done while it is open.
+        GranuleChangedError: if the file changed meanwhile.
     """
     path = local_path(url)
-    with reading(url), ExitStack() as stack:
-        source = path if path is not None else stack.enter_context(fsspec.open(url, "rb"))
+    with unchanged(url) as size, reading(url), ExitStack() as stack:
+        if path is None and size <= _COPIED:
+            path = str(stack.enter_context(places.copied_file(url)))
+        source = path if path is not None else stack.enter_context(_open_remote(url))
         engine = "netcdf4" if path is not None else None
         try:
             dataset = xr.open_dataset(source, engine=engine, cache=False, **options)
         except ValueError as error:  # of no known format, or with times that can't be decoded
             raise _damaged(url, error) from error
         yield stack.enter_context(dataset)
+
+
+def _open_remote(url: str) -> Any:
+    """A remote file; HDF5 jumps about in it, so that single blocks are read and kept."""
+    filesystem, path = places.filesystem(url)
+    return filesystem.open(
+        path,
+        "rb",
+        block_size=_REMOTE_BLOCK,
+        cache_type="blockcache",
+        cache_options={"maxblocks": _REMOTE_BLOCKS},
+    )
 
 
 def check_units(url: str, variable: str, found: object, expected: str) -> None:

@@ -26,7 +26,9 @@ from deepprofile.regrid import (
 )
 
 READ_BYTES = 128 * 2**20
-"""Largest piece of all variables that is read at once."""
+"""Largest piece of all variables that is read at once, if a chunk in time is no larger."""
+LARGEST_CHUNK = 8 * READ_BYTES
+"""Largest piece that is read at once to decompress chunks that are long in time only once."""
 _OFF_GRID = 0.01
 """Largest distance of a coordinate from its point of the grid, in steps of the grid."""
 DIMENSIONS = ("time", "latitude", "longitude")
@@ -62,7 +64,7 @@ class LatLonProduct(Product):
         """Values of a piece of a variable, shape (steps, latitudes, longitudes)."""
         return window.transpose(*DIMENSIONS).to_numpy()
 
-    def reader(self, rows: slice, columns: slice) -> "_Reader":
+    def reader(self, rows: slice, columns: slice, *, in_threads: bool = False) -> "_Reader":
         """Reader on a window of the 9 km grid."""
         return _Reader(self, rows, columns)
 
@@ -151,7 +153,8 @@ class _Reader:
             times = dataset["time"].to_numpy().astype("datetime64[s]")
             wanted = np.flatnonzero((times >= start) & (times < stop))
             shape = self._shape
-            for part in _pieces(wanted, 4 * len(variables) * shape[0] * shape[1]):
+            chunk = max(_chunk_steps(variable) for variable in variables)
+            for part in _pieces(wanted, 4 * len(variables) * shape[0] * shape[1], chunk):
                 values = np.full(
                     (part.stop - part.start, len(variables), *shape), np.nan, dtype=np.float32
                 )
@@ -228,10 +231,29 @@ def _variable(dataset: xr.Dataset, field: Field, url: str) -> xr.DataArray:
     return variable
 
 
-def _pieces(steps: NDArray[np.int64], step_bytes: int) -> Iterator[slice]:
-    """Consecutive slices over the wanted steps, each of at most READ_BYTES."""
+def _chunk_steps(variable: xr.DataArray) -> int:
+    """Steps in a chunk of the file; 1 where it has no chunks or does not say."""
+    sizes = variable.encoding.get("chunksizes") or variable.encoding.get("preferred_chunks")
+    if isinstance(sizes, dict):
+        return int(sizes.get("time") or sizes.get("valid_time") or 1)
+    # A dimension of size 1 may have been taken away since; time comes first in all products.
+    return int(sizes[0]) if sizes else 1
+
+
+def _pieces(steps: NDArray[np.int64], step_bytes: int, chunk: int = 1) -> Iterator[slice]:
+    """Consecutive slices over the wanted steps, that cut no chunk of ``chunk`` steps in two.
+
+    Each is of at most READ_BYTES, or of one chunk where that is at most LARGEST_CHUNK: a chunk
+    is decompressed whole for every slice that needs some of it.
+    """
     if not steps.size:
         return
-    size, last = max(1, READ_BYTES // step_bytes), int(steps.max())
-    for first in range(int(steps.min()), last + 1, size):
-        yield slice(first, min(first + size, last + 1))
+    size, first, stop = max(1, READ_BYTES // step_bytes), int(steps.min()), int(steps.max()) + 1
+    if size >= chunk:
+        size -= size % chunk
+    elif chunk * step_bytes <= LARGEST_CHUNK:
+        size = chunk
+    while first < stop:
+        last = min((first // size + 1) * size, stop)
+        yield slice(first, last)
+        first = last

@@ -3,14 +3,18 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import date
+from functools import partial
 from typing import ClassVar
 
 from deepprofile.products.base import DailyFields, Field, Granule, Reader, SetAside
 from deepprofile.products.daily import DailyMeans, required_steps
+from deepprofile.products.files import local_path
 from deepprofile.profile import Layer
 
 MIN_FRACTION = 0.75
 """Share of a day's steps that a daily mean needs."""
+REMOTE_THREADS = 8
+"""Threads that read granules from an object store."""
 
 
 class Product(ABC):
@@ -19,11 +23,13 @@ class Product(ABC):
     Attributes:
         name: the product's name, such as ``"smap_l4"``.
         steps_per_day: steps of a full day.
+        reads_in_threads: whether readers of several granules at once are quicker than one.
         fields: the fields that are read, in order.
     """
 
     name: ClassVar[str]
     steps_per_day: ClassVar[int]
+    reads_in_threads: ClassVar[bool] = False
     fields: tuple[Field, ...]
 
     @property
@@ -49,8 +55,8 @@ class Product(ABC):
         """
 
     @abstractmethod
-    def reader(self, rows: slice, columns: slice) -> Reader:
-        """Reader of the product on a window of the 9 km grid."""
+    def reader(self, rows: slice, columns: slice, *, in_threads: bool = False) -> Reader:
+        """Reader of the product on a window of the 9 km grid; one of several at the same time?"""
 
     def read_daily(
         self,
@@ -61,11 +67,13 @@ class Product(ABC):
         columns: slice,
         *,
         min_fraction: float = MIN_FRACTION,
+        threads: int | None = None,
     ) -> DailyFields:
         """Daily means over UTC days on a window of the 9 km grid.
 
-        One granule is in memory at a time. A granule that cannot be used is set aside and its day
-        is built from what remains.
+        One granule is in memory at a time, with threads one in each. A granule that cannot be used
+        is set aside and its day is built from what remains. The result does not depend on the
+        number of threads.
 
         Args:
             granules: as ``granules`` gives them; where two hold the same step the first is taken.
@@ -74,15 +82,28 @@ class Product(ABC):
             rows: rows of the grid, ``start`` and ``stop`` given.
             columns: columns of the grid, ``start`` and ``stop`` given.
             min_fraction: share of ``steps_per_day`` that a daily mean needs; at least one step is.
+            threads: number of threads that read days of their own; by default 1 for local
+                granules, and REMOTE_THREADS for others, which wait more than they work. Each takes
+                memory for a step and a day's sums: 16 to 17 bytes for each cell of each field.
+                Products that cannot read in threads read in one.
 
         Raises:
+            GranuleChangedError: if a granule changed while it was read; trying again helps.
             MissingVariableError: if every granule lacks a variable that was asked for.
-            ValueError: if ``min_fraction`` is not between 0 and 1.
+            ValueError: if ``min_fraction`` is not between 0 and 1 or ``threads`` below 1.
         """
+        if threads is None:
+            remote = any(local_path(granule.url) is None for granule in granules)
+            threads = REMOTE_THREADS if remote else 1
+        if threads < 1:
+            raise ValueError(f"threads is {threads}: expected 1 or more")
+        count = threads if self.reads_in_threads else 1
         required = required_steps(min_fraction, self.steps_per_day)
         shape = (rows.stop - rows.start, columns.stop - columns.start)
         means = DailyMeans(self.fields, required, first_day, n_days, shape)
-        return means.read(self.reader(rows, columns), granules)
+        return means.read(
+            [partial(self.reader, rows, columns, in_threads=count > 1)] * count, granules
+        )
 
 
 def select_layers(fields: Sequence[Field], layers: Sequence[Layer] | None) -> tuple[Field, ...]:

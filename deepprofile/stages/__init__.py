@@ -8,6 +8,7 @@ from deepprofile.recipe import Recipe
 from deepprofile.stages import collocate, evaluate, ingest, predict, sample, synthesize, train
 from deepprofile.stages.context import Context, Plan, StageError
 from deepprofile.stages.devices import settle_device
+from deepprofile.stages.publication import stages_with_failures
 from deepprofile.store import check_memory
 
 STAGES: dict[str, ModuleType] = {
@@ -19,6 +20,9 @@ STAGES: dict[str, ModuleType] = {
     "predict": predict,
     "evaluate": evaluate,
 }
+
+GROWING = ("ingest", "predict")
+"""Stages of a recipe whose period has no end."""
 
 __all__ = ["STAGES", "Context", "StageError", "names", "plans", "run", "select"]
 
@@ -45,10 +49,11 @@ def select(recipe: Recipe, chosen: Sequence[str] | None) -> list[str]:
         raise StageError(
             "stage synthesize needs a section 'synthetic' in the recipe; this one reads real files"
         )
+    all_of_them = GROWING if recipe.period.grows else STAGES
     return [
         name
         for name in STAGES
-        if name in (chosen or STAGES) and (recipe.synthetic or name != "synthesize")
+        if name in (chosen or all_of_them) and (recipe.synthetic or name != "synthesize")
     ]
 
 
@@ -59,6 +64,17 @@ def run(chosen: Sequence[str], context: Context) -> None:
         JobError: if a job of a stage would not fit into the smallest worker; nothing was started.
         StageError: if a stage can't go on.
     """
+    if context.recipe.period.grows:
+        raise StageError(
+            "period.end is missing in the recipe: its period grows day by day. Run `deepprofile "
+            "daily` with it, or give period.end to run stages over a period."
+        )
+    if context.retry_failed:
+        failed = stages_with_failures(context, chosen)
+        for name in chosen:
+            if name not in failed:
+                context.console.print(f"[bold]{name}[/bold]\n  no failed job to repeat")
+        chosen = failed
     # The devices are asked for at once, not only when the stages before predict have run.
     settled = {"predict": settle_device(context)} if "predict" in chosen else {}
     contexts = {name: settled.get(name, context) for name in chosen}

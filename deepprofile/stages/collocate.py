@@ -36,6 +36,7 @@ from deepprofile.stages.publication import (
     outstanding,
     publish_stage,
     require_all,
+    to_retry,
 )
 from deepprofile.stages.static import read_land
 from deepprofile.store import (
@@ -108,8 +109,13 @@ class FallbackJob(SinglePiece):
 def run(context: Context) -> str:
     """Collocate the tiles that are not done for these inputs; then fill in the fallback."""
     url, jobs = context.paths.collocation, _jobs(context)
-    done = done_jobs(url, STAGE)
-    rest = [job for job in jobs if not done.get(job.key, "").startswith(job.fingerprint)]
+    done, only = done_jobs(url, STAGE), to_retry(context, url, STAGE)
+    rest = [
+        job
+        for job in jobs
+        if not done.get(job.key, "").startswith(job.fingerprint)
+        and (only is None or job.key in only)
+    ]
     if rest:
         outcome = publish_stage(
             context,
@@ -121,7 +127,10 @@ def run(context: Context) -> str:
             what="error variances",
         )
         require_all(STAGE, outcome.failed)
-    _publish_fallback(context, jobs)
+    done = done_jobs(url, STAGE)
+    _publish_fallback(
+        context, [job for job in jobs if done.get(job.key, "").startswith(job.fingerprint)]
+    )
     return _describe(url)
 
 

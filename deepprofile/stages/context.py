@@ -70,11 +70,19 @@ class Paths:
 
 @dataclass(frozen=True)
 class Context:
-    """A running recipe."""
+    """A running recipe.
+
+    Attributes:
+        recipe: the recipe.
+        client: client of the cluster.
+        console: where stages say what they do.
+        retry_failed: whether stages run only jobs that failed before and are not done since.
+    """
 
     recipe: Recipe
     client: Client
     console: Console
+    retry_failed: bool = False
 
     @property
     def paths(self) -> Paths:
@@ -102,6 +110,8 @@ class Plan:
             can be measured, and ``decode`` (raw bytes to write from granules), for which there is
             no rate.
         worker_memory: memory of a worker in bytes before its jobs.
+        append_read: uncompressed bytes that a day's append reads; 0 where there is no such thing.
+        append_written: most bytes that a day's append writes, whatever the values.
         most_memory: the same as ``job_memory`` for a job that takes all memory of use to it; the
             work is that of such a job. 0: jobs take what they take.
     """
@@ -114,7 +124,13 @@ class Plan:
     work: Mapping[str, float] = field(default_factory=dict)
     worker_memory: int = WORKER_MEMORY
     most_memory: int = 0
+    append_read: int = 0
+    append_written: int = 0
 
 
 class StageError(Exception):
     """A stage that can't go on; the message says what was found and what to do."""
+
+
+class FailedJobsError(StageError):
+    """Jobs of a stage failed; what the others made is published."""

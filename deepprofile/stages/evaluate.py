@@ -1,8 +1,8 @@
 """Stage evaluate: compare with stations (and the demo Earth's truth), write tables and report."""
 
-import fsspec
 import pandas as pd
 
+from deepprofile import places
 from deepprofile.evaluation.report import console_table, write_report
 from deepprofile.evaluation.tables import summarise
 from deepprofile.products import PRODUCTS
@@ -98,7 +98,4 @@ def _print(context: Context, summary: pd.DataFrame) -> None:
 
 
 def _write_csv(table: pd.DataFrame, url: str) -> None:
-    filesystem, path = fsspec.core.url_to_fs(url)
-    filesystem.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-    with filesystem.open(path, "w") as file:
-        table.to_csv(file, index=False)
+    places.write_bytes(url, table.to_csv(index=False).encode())

@@ -1,252 +1,116 @@
-"""Stage ingest: granules become daily fields on the 9 km grid, blocks of days at a time."""
+"""Stage ingest: granules become daily fields on the 9 km grid, blocks of days at a time.
+
+The ledger notes for each block what each of its days was made from. A run reads the granules of
+the days for which that has changed, takes the other days from the shards as published and writes
+whole shards: the result is the same as that of reading everything.
+"""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepprofile.products import PRODUCTS, DailyFields, Granule, Product, SetAside
-from deepprofile.products.files import file_name, file_tags
-from deepprofile.recipe import Recipe
-from deepprofile.stages.bands import bands
-from deepprofile.stages.context import Context, Plan
-from deepprofile.stages.extent import land_of
-from deepprofile.stages.publication import (
-    fingerprint_of,
-    outstanding,
-    publish_stage,
-    require_all,
+from deepprofile.products import PRODUCTS
+from deepprofile.stages.context import Context
+from deepprofile.stages.ingest_changes import Changes, spans, summarise_news
+from deepprofile.stages.ingest_days import Arrival
+from deepprofile.stages.ingest_jobs import (
+    STAGE,
+    IngestJob,
+    IngestResult,
+    place_of,
+    product_template,
+    write_block,
 )
+from deepprofile.stages.ingest_plan import plan
+from deepprofile.stages.ingest_work import Work, find_work
+from deepprofile.stages.publication import publish_stage, require_all
 from deepprofile.stages.static import publish_static
-from deepprofile.store import (
-    JobFailure,
-    NotACubeError,
-    SinglePiece,
-    Template,
-    Writer,
-    done_jobs,
-    head,
-    open_cube,
-    smap_l4_template,
-    soil_moisture_template,
-)
-from deepprofile.store.layout import (
-    BLOCK_DAYS,
-    TILE_CELLS,
-    Block,
-    Region,
-    Tile,
-    blocks,
-    day_at,
-    day_index,
-)
+from deepprofile.store import JobFailure
 
-STAGE = "ingest"
-
-
-@dataclass(frozen=True)
-class IngestJob(SinglePiece):
-    """One block of one band of one product.
-
-    Attributes:
-        product: name of the product.
-        granules: granules with steps in the block.
-        block: the block, written whole as far as the cube reaches.
-        days: first day index of the block and the one after the last that is written.
-        period: first day index of the recipe and the one after its last; days outside that have
-            too few steps are no news.
-        band: tile rows to read.
-        tiles: tiles of the band that hold land.
-        static: URL of the cube with the land mask.
-        min_fraction: share of a day's steps that a daily mean needs.
-        fingerprint: of the granules, the days, the land mask and the settings.
-    """
-
-    product: str
-    granules: tuple[Granule, ...]
-    block: Block
-    days: tuple[int, int]
-    period: tuple[int, int]
-    band: Region
-    tiles: tuple[Tile, ...]
-    static: str
-    min_fraction: float
-    fingerprint: str
-
-    @property
-    def key(self) -> str:
-        """Name in the ledger."""
-        return place_of(self.block, self.band)
-
-
-@dataclass(frozen=True)
-class IngestResult:
-    """What a job found amiss; all of it stands in the commit log."""
-
-    set_aside: list[SetAside]
-    out_of_range: dict[str, int]
-    short_days: list[str]
+__all__ = ["STAGE", "Changes", "place_of", "plan", "run", "update"]
 
 
 def run(context: Context) -> str:
-    """Ingest every product of the recipe; blocks that are in the cubes already are left out."""
-    land = publish_static(context)
-    parts = [_ingest_product(context, name, land) for name in context.recipe.products]
-    require_all(STAGE, [failure for _, failed in parts for failure in failed])
-    return "; ".join(summary for summary, _ in parts)
+    """Ingest every product of the recipe; days that are in the cubes already are left out."""
+    changes = update(context)
+    require_all(STAGE, [failure for change in changes for failure in change.failed])
+    return "; ".join(change.line for change in changes)
 
 
-def plan(recipe: Recipe) -> Plan:
-    """Reads every step of every field in bands with land; writes whole blocks of their tiles that
-    have some.
+def update(context: Context) -> list[Changes]:
+    """Ingest what has arrived, and say what changed in the cube of each product.
+
+    Jobs that failed are in the result and in the commit log; the others are published.
+
+    Raises:
+        FileNotFoundError: if there are no granules of a product.
+        StageError: if the land mask can't be made.
+        CubeError: if a cube can't be published.
     """
-    region, land = recipe.tiles, land_of(recipe)
-    n_blocks = len(list(blocks(recipe.period.days.start, recipe.period.days.stop)))
-    products = [PRODUCTS[name] for name in recipe.products]
-    with_land = [band for band in bands(region) if land_of(recipe, band).tiles]
-    in_bands = sum(band.shape[0] * band.shape[1] for band in with_land)
-    cells = land.cells if recipe.synthetic else in_bands
-    cell_days = n_blocks * BLOCK_DAYS * cells
-    read = sum(len(p.fields) * p.steps_per_day for p in products) * cell_days * 4
-    in_tiles = n_blocks * BLOCK_DAYS * land.tiles * TILE_CELLS
-    written = sum(4 * len(product.fields) + 1 for product in products) * in_tiles
-    band = next(bands(region))
-    most = max(len(product.fields) for product in products)
-    memory = BLOCK_DAYS * most * band.shape[0] * band.shape[1] * 4 * 2
-    return Plan(
-        n_blocks * len(with_land) * len(products),
-        read,
-        written,
-        memory,
-        "granules on the 9 km grid; the time to decode them is not measured",
-        {"decode": read, "write": written},
-    )
+    land = publish_static(context)
+    return [_ingest_product(context, name, land) for name in context.recipe.products]
 
 
-def write_block(writer: Writer, job: IngestJob) -> IngestResult:
-    """Read a block of a band and write a shard for each tile with land."""
-    product = PRODUCTS[job.product]
-    fields = product.read_daily(
-        job.granules,
-        day_at(job.days[0]),
-        job.days[1] - job.days[0],
-        job.band.rows,
-        job.band.columns,
-        min_fraction=job.min_fraction,
-    )
-    land = open_cube(job.static, chunks=None)["land"]
-    corner = writer.region
-    layered = np.array([field.layer is not None for field in product.fields])
-    for tile in job.tiles:
-        rows, columns = job.band.local(tile)
-        sea = land[corner.local(tile)].values == 0
-        values = fields.values[:, :, rows, columns]
-        values[:, :, sea] = np.nan
-        n_steps = fields.n_steps[:, rows, columns].copy()
-        n_steps[:, sea] = 0
-        place = writer.select(tile, job.block)
-        writer.write("soil_moisture", place, np.ascontiguousarray(values[:, layered]))
-        writer.write("n_steps", place, n_steps)
-        if not layered.all():
-            writer.write("forcing", place, np.ascontiguousarray(values[:, ~layered]))
-    return _result(fields, job.period)
-
-
-def place_of(block: Block, band: Region) -> str:
-    """Name of a block of a band in the ledger of a product's cube."""
-    rows = "-".join(str(row) for row in band.tile_rows)
-    return f"block {block.index} rows {rows}"
-
-
-def product_template(product: Product, region: Region) -> Template:
-    """Structure of a product's cube: with forcing where some of its fields are no layers."""
-    variables = {field.name: field.units for field in product.fields if field.layer is None}
-    if variables:
-        return smap_l4_template(region, variables, product.layers)
-    return soil_moisture_template(product.name, region, product.layers)
-
-
-def _ingest_product(
-    context: Context, name: str, land: NDArray[np.bool_]
-) -> tuple[str, list[JobFailure]]:
-    recipe, product = context.recipe, PRODUCTS[name]
-    url, source = context.paths.product(name), recipe.products[name].url
-    start, stop = _whole_blocks(context, url)
-    granules, set_aside = product.granules(source, day_at(start), day_at(stop))
-    _report(context, name, [IngestResult(set_aside, {}, [])])
-    jobs = outstanding(_jobs(context, product, granules, land, stop), done_jobs(url, STAGE))
+def _ingest_product(context: Context, name: str, land: NDArray[np.bool_]) -> Changes:
+    work = find_work(context, PRODUCTS[name], land)
+    _report(context, name, [IngestResult(work.set_aside, {}, [])])
+    if work.lost:
+        context.console.print(
+            f"  {name}: [yellow]granules are gone[/yellow] of {spans(work.lost)}, which stay "
+            "as published",
+            highlight=False,
+        )
     failed: list[JobFailure] = []
-    for group in _groups(jobs, recipe.ingest.blocks_per_commit):
-        first, last = day_at(group[0].days[0]), day_at(group[-1].days[1] - 1)
+    results: list[tuple[IngestJob, IngestResult]] = []
+    snapshot = work.snapshot
+    for group in _groups(work.jobs, context.recipe.ingest.blocks_per_commit):
         outcome = publish_stage(
             context,
-            url,
-            product_template(product, recipe.tiles),
+            context.paths.product(name),
+            product_template(PRODUCTS[name], context.recipe.tiles),
             write_block,
             group,
             stage=STAGE,
-            what=f"{name} {first} to {last}",
+            what="{} {} to {}".format(name, *work.ends(group)),
             n_days=group[-1].days[1],
-            metadata={"source": source},
-            summarise=partial(_summarise, listed=set_aside if group[0] is jobs[0] else []),
+            metadata=work.notes(first=group[0] is work.jobs[0]),
+            summarise=partial(_summarise, work, first=group[0] is work.jobs[0]),
+            planned_at=snapshot or None,
         )
+        snapshot = outcome.snapshot_id
         failed += outcome.failed
+        results += outcome.results
         _report(context, name, [result for _, result in outcome.results])
-    return f"{name}: {len(jobs)} jobs" if jobs else f"{name}: all there already", failed
+    return _changes(name, work, results, failed, snapshot)
 
 
-def _whole_blocks(context: Context, url: str) -> tuple[int, int]:
-    """First day of the period's first block, and the day after its last or after the cube's last.
-
-    A block is written whole: days that the cube has of it already must not be lost to a shorter
-    period.
-    """
-    days = context.recipe.period.days
-    *_, last = blocks(days.start, days.stop)
-    try:
-        held = int(open_cube(url, chunks=None).sizes["time"])
-    except NotACubeError:
-        held = 0
-    first = next(blocks(days.start, days.stop))
-    return first.days.start, min(last.days.stop, max(days.stop, held))
-
-
-def _jobs(
-    context: Context,
-    product: Product,
-    granules: Sequence[Granule],
-    land: NDArray[np.bool_],
-    stop: int,
-) -> Iterator[IngestJob]:
-    recipe, region, static = context.recipe, context.recipe.tiles, context.paths.static
-    days = recipe.period.days
-    tags = file_tags(recipe.products[product.name].url)
-    settings = [head(static), str(recipe.ingest.min_fraction), *(f.name for f in product.fields)]
-    tiles = region.land_tiles(land)
-    for block in blocks(days.start, days.stop):
-        span = block.days.start, min(block.days.stop, stop)
-        inside = tuple(g for g in granules if g.overlaps(day_at(span[0]), day_at(span[1])))
-        names = (file_name(granule.url) for granule in inside)
-        inputs = fingerprint_of([*settings, str(span), *(f"{n} {tags[n]}" for n in names)])
-        for band in bands(region):
-            held = tuple(tile for tile in tiles if tile in band)
-            if held:
-                yield IngestJob(
-                    product.name,
-                    inside,
-                    block,
-                    span,
-                    (days.start, days.stop),
-                    band,
-                    held,
-                    static,
-                    recipe.ingest.min_fraction,
-                    inputs,
-                )
+def _changes(
+    name: str,
+    work: Work,
+    results: Sequence[tuple[IngestJob, IngestResult]],
+    failed: Sequence[JobFailure],
+    snapshot: str,
+) -> Changes:
+    counts, (added, remade) = summarise_news(work.news[job.key] for job, _ in results)
+    aside, _, _ = _merge([result for _, result in results])
+    unused = {item.url for item in work.set_aside} | set(aside)
+    return Changes(
+        name,
+        jobs=len(work.jobs),
+        new=counts[Arrival.NEW],
+        late=counts[Arrival.LATE],
+        replaced=counts[Arrival.REPLACED],
+        set_aside=len(unused),
+        added=tuple(added),
+        remade=tuple(remade),
+        lost=work.lost,
+        failed=tuple(failed),
+        snapshot_id=snapshot,
+    )
 
 
 def _groups(jobs: Sequence[IngestJob], n_blocks: int) -> Iterator[list[IngestJob]]:
@@ -257,20 +121,13 @@ def _groups(jobs: Sequence[IngestJob], n_blocks: int) -> Iterator[list[IngestJob
         yield [job for job in jobs if job.block in chosen]
 
 
-def _result(fields: DailyFields, period: tuple[int, int]) -> IngestResult:
-    counts = {name: count for name, count in fields.out_of_range.items() if count}
-    short = [
-        f"{day} ({steps} steps)"
-        for day, steps in fields.short_days
-        if period[0] <= day_index(day) < period[1]
-    ]
-    return IngestResult(fields.set_aside, counts, short)
-
-
-def _summarise(results: list[tuple[Any, Any]], listed: list[SetAside]) -> dict[str, Any]:
+def _summarise(work: Work, results: list[tuple[Any, Any]], *, first: bool) -> dict[str, Any]:
+    """What a commit notes of its jobs; the first one of a run names what the listing set aside."""
     merged = _merge([result for _, result in results])
+    listed = work.set_aside if first else []
     aside = {**{item.url: item.reason for item in listed}, **merged[0]}
     return {
+        "made_of": work.made_of(job for job, _ in results),
         "set_aside": [{"url": url, "reason": reason} for url, reason in aside.items()],
         "out_of_range": merged[1],
         "short_days": merged[2],

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 import numpy as np
 import pandas as pd
 import xarray as xr
-import zarr
 
 from deepprofile.evaluation.inputs import ReportInputs
 from deepprofile.evaluation.tables import SHARES
@@ -16,6 +15,7 @@ from deepprofile.stages.context import Context
 from deepprofile.stages.examples import example_profiles
 from deepprofile.stages.publication import versions
 from deepprofile.stages.recovery import error_recovery
+from deepprofile.stages.stations import ground_truth_attributes
 from deepprofile.stages.train import read_history
 from deepprofile.store import history, open_cube
 from deepprofile.store.layout import BLOCK_DAYS
@@ -108,5 +108,5 @@ def _short_days(context: Context) -> pd.DataFrame:
 def _rejected(context: Context) -> pd.DataFrame:
     if context.recipe.stations is None:
         return pd.DataFrame(columns=["path", "reason"])
-    group = zarr.open_group(context.paths.ground_truth, mode="r")
-    return pd.DataFrame(json.loads(str(group.attrs["rejected"])), columns=["path", "reason"])
+    noted = ground_truth_attributes(context.paths.ground_truth)["rejected"]
+    return pd.DataFrame(json.loads(str(noted)), columns=["path", "reason"])

@@ -96,10 +96,12 @@ def render_plans(
         rates: measured rates, if there are any.
         source: the file that holds them, or would hold them.
     """
+    daily = [Text(_append(name, plan)) for name, plan in plans.items() if plan.append_written]
     if rates is None:
         hint = f"There are no rates in {source}: run `deepprofile benchmark` once to see times."
-        return Group(_stages(recipe, plans, None), Text(hint))
-    parts = [_stages(recipe, plans, rates), _elsewhere(recipe, plans, rates)]
+        return Group(_stages(recipe, plans, None), *daily, Text(hint))
+    parts: list[RenderableType] = [_stages(recipe, plans, rates), *daily]
+    parts.append(_elsewhere(recipe, plans, rates))
     return Group(*parts, Text(_origin(rates, source) + _absent(plans, rates)))
 
 
@@ -140,6 +142,16 @@ def _stages(recipe: Recipe, plans: Mapping[str, Plan], rates: Rates | None) -> T
             plan.note,
         )
     return table
+
+
+def _append(name: str, plan: Plan) -> str:
+    """What a day more takes."""
+    return (
+        f"A day more of {name} reads {_size(plan.append_read)} and writes the last shard of each "
+        "tile with land anew: at most "
+        f"{_size(plan.append_written)}, which is on the last day of a block and of values that "
+        "can't be compressed."
+    )
 
 
 def _elsewhere(recipe: Recipe, plans: Mapping[str, Plan], rates: Rates) -> Table:

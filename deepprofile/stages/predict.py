@@ -37,10 +37,12 @@ from deepprofile.stages.spans import (
 from deepprofile.stages.static import read_land
 from deepprofile.store import (
     JobFailure,
+    NotACubeError,
     Template,
     Writer,
     coefficients_template,
     done_jobs,
+    head,
     open_cube,
     read_tile,
     settings_of,
@@ -50,14 +52,21 @@ from deepprofile.store.layout import BLOCK_DAYS, TILE_CELLS, Block, blocks, day_
 STAGE = "predict"
 
 
-def run(context: Context) -> str:
-    """Predict what is not there yet with the model of this recipe, a span of blocks a commit."""
+def run(context: Context, longest: int = LONGEST) -> str:
+    """Predict what is not there yet with the model of this recipe, a span of blocks a commit.
+
+    Args:
+        context: the running recipe.
+        longest: blocks that are computed together at most. With 1 each block has the same value to
+            the last bit whatever it is made together with.
+    """
     url, recipe = context.paths.coefficients, context.recipe
     description = describe_model(context.paths.model)
     check_inputs(context, description)
     devices = worker_devices(context)
     fingerprint, land = str(description["fingerprint"]), read_land(context.paths.static)
-    groups = make_jobs(context, fingerprint, land, devices, done_jobs(url, STAGE))
+    planned_at = _head(url)
+    groups = make_jobs(context, fingerprint, land, devices, done_jobs(url, STAGE), longest)
     tiles, provenance = set(recipe.tiles.land_tiles(land)), _Settings(context, devices)
     metadata = {
         "model": fingerprint,
@@ -79,11 +88,21 @@ def run(context: Context) -> str:
             n_days=days.stop - first_block(recipe).days.start,
             metadata=metadata,
             summarise=provenance.with_new,
+            planned_at=planned_at,
         )
+        planned_at = outcome.snapshot_id
         counts += [result for _, result in outcome.results]
         failed += outcome.failed
     require_all(STAGE, failed)
     return f"{_describe(counts)} in {url}" if groups else _already(context)
+
+
+def _head(url: str) -> str | None:
+    """What readers of a cube see; None where there is no cube yet."""
+    try:
+        return head(url)
+    except NotACubeError:
+        return None
 
 
 class _Settings:
@@ -141,6 +160,9 @@ def plan(recipe: Recipe) -> Plan:
         "larger"
     )
     cell_days = land.cells * (days.stop - days.start - recipe.training.window + 1)
+    last = stretches[-1].blocks[-1:]
+    window = stretches[-1].needed(last)
+    n_day = len(list(blocks(window.start, window.stop)))
     return Plan(
         land.tiles * len(stretches),
         read,
@@ -150,6 +172,11 @@ def plan(recipe: Recipe) -> Plan:
         {"engine": cell_days, "series": cell_days, "read": read, "write": written},
         size.worker_memory,
         most,
+        append_read=land.tiles * n_day * block * 4 * n_variables(),
+        append_written=written
+        // n_written
+        * (BLOCK_DAYS + recipe.sample.max_gap_days)
+        // BLOCK_DAYS,
     )
 
 

@@ -1,15 +1,16 @@
 """How stages publish: what is outstanding, progress, provenance, and what failed."""
 
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from hashlib import sha256
 from importlib.metadata import version
 from typing import Any, TypeVar
 
 from deepprofile import __version__
 from deepprofile.progress import meter
-from deepprofile.stages.context import Context, StageError
+from deepprofile.stages.context import Context, FailedJobsError
 from deepprofile.store import JobFailure, Outcome, Template, WritingJob, head, publish
+from deepprofile.store.ledger import commits_of, failed_pieces
 from deepprofile.store.transaction import Audit
 
 MAX_NAMED = 10
@@ -34,23 +35,65 @@ def fingerprint_of(parts: Iterable[str]) -> str:
     return sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def outstanding(jobs: Iterable[AnyJob], done: Mapping[str, str]) -> list[AnyJob]:
-    """Jobs with a piece that a cube does not hold with its fingerprint yet; see `done_jobs`."""
-    return [job for job in jobs if any(done.get(name) != own for name, own in job.entries.items())]
+def outstanding(
+    jobs: Iterable[AnyJob], done: Mapping[str, str], only: Container[str] | None = None
+) -> list[AnyJob]:
+    """Jobs with a piece that a cube does not hold with its fingerprint yet.
+
+    Args:
+        jobs: the jobs of a stage.
+        done: what the cube holds, see `done_jobs`.
+        only: names of the pieces that count, see `to_retry`; None: all.
+    """
+    return [
+        job
+        for job in jobs
+        if any(
+            done.get(name) != own and (only is None or name in only)
+            for name, own in job.entries.items()
+        )
+    ]
+
+
+def to_retry(context: Context, url: str, stage: str) -> set[str] | None:
+    """Pieces to which a run that only repeats failed jobs is limited; None for any other run."""
+    if not context.retry_failed:
+        return None
+    return failed_pieces(commits_of(url, stage)[::-1])
+
+
+def stages_with_failures(context: Context, chosen: Iterable[str]) -> list[str]:
+    """Those of some stages of which the ledgers of the cubes name jobs to repeat."""
+    paths = context.paths
+    cubes = {
+        "ingest": [
+            (paths.static, "static"),
+            *((paths.product(name), "ingest") for name in context.recipe.products),
+        ],
+        "collocate": [(paths.collocation, "collocate")],
+        "sample": [(paths.samples, "sample")],
+        "predict": [(paths.coefficients, "predict")],
+    }
+    return [
+        name
+        for name in chosen
+        if any(failed_pieces(commits_of(*cube)[::-1]) for cube in cubes.get(name, ()))
+    ]
 
 
 def require_all(stage: str, failed: Sequence[JobFailure]) -> None:
     """Stop after a stage with failed jobs: what follows would be built on holes.
 
     Raises:
-        StageError: if any job failed; what succeeded is published.
+        FailedJobsError: if any job failed; what succeeded is published.
     """
     if failed:
         named = "\n".join(f"  {failure.job.key}: {failure.error}" for failure in failed[:MAX_NAMED])
         more = f"\n  and {len(failed) - MAX_NAMED} more" if len(failed) > MAX_NAMED else ""
-        raise StageError(
+        raise FailedJobsError(
             f"{stage}: {len(failed)} jobs failed; the others are published.\n{named}{more}\n"
-            "Run the stage again to repeat these; `deepprofile inspect` lists them."
+            "Run the stage again to repeat these, with --retry-failed these alone; "
+            "`deepprofile inspect` lists them."
         )
 
 
@@ -67,6 +110,7 @@ def publish_stage(
     metadata: Mapping[str, Any] | None = None,
     summarise: Callable[[list[tuple[Any, Any]]], Mapping[str, Any]] | None = None,
     audit: Audit | None = None,
+    planned_at: str | None = None,
 ) -> Outcome:
     """Publish the jobs of a stage with progress and provenance.
 
@@ -82,6 +126,7 @@ def publish_stage(
         metadata: more for the ledger.
         summarise: see `deepprofile.store.publish`.
         audit: see `deepprofile.store.publish`.
+        planned_at: see `deepprofile.store.publish`.
     """
     recipe = context.recipe
     with meter(context.console, what, len(jobs)) as progress:
@@ -101,5 +146,6 @@ def publish_stage(
             },
             summarise=summarise,
             audit=audit,
+            planned_at=planned_at,
             on_progress=lambda done, _: progress.update(done),
         )

@@ -19,6 +19,7 @@ from deepprofile.stages.publication import (
     outstanding,
     publish_stage,
     require_all,
+    to_retry,
 )
 from deepprofile.stages.stations import prepare_ground_truth
 from deepprofile.store import (
@@ -76,7 +77,7 @@ def run(context: Context) -> str:
     stations = prepare_ground_truth(context)
     cells = _cells(context, stations)
     url = context.paths.samples
-    jobs = outstanding(_jobs(context, cells), done_jobs(url, STAGE))
+    jobs = outstanding(_jobs(context, cells), done_jobs(url, STAGE), to_retry(context, url, STAGE))
     if jobs:
         outcome = publish_stage(
             context,

@@ -63,11 +63,11 @@ class JobSize:
         writing = SHARDS_WRITTEN * shard * profile
         return series + profiles + reading + writing + self.threads * ENGINE_MEMORY
 
-    def segment(self, stretch: Stretch, limit: float | None) -> int:
-        """Blocks of the longest segment with which a job fits a limit in bytes, at least 1; see
-        `smallest_share`.
+    def segment(self, stretch: Stretch, limit: float | None, longest: int = LONGEST) -> int:
+        """Blocks of the longest segment with which a job fits a limit in bytes, at least 1 and at
+        most ``longest``; see `smallest_share`.
         """
-        for length in range(min(LONGEST, len(stretch.blocks)), 1, -1):
+        for length in range(min(longest, len(stretch.blocks)), 1, -1):
             if limit is None or self.memory(stretch, length) <= limit:
                 return length
         return 1

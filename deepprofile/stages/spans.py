@@ -15,10 +15,11 @@ from deepprofile.stages.bands import bands
 from deepprofile.stages.context import Context, StageError
 from deepprofile.stages.ingest import STAGE as INGEST
 from deepprofile.stages.ingest import place_of
-from deepprofile.stages.publication import fingerprint_of
-from deepprofile.stages.segments import JobSize, smallest_share
-from deepprofile.store import done_jobs, head, open_cube
+from deepprofile.stages.publication import fingerprint_of, to_retry
+from deepprofile.stages.segments import LONGEST, JobSize, smallest_share
+from deepprofile.store import head, open_cube
 from deepprofile.store.layout import BLOCK_DAYS, Block, Region, Tile, blocks
+from deepprofile.store.ledger import commits_of, done_in, noted
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class PredictJob:
         max_gap: gaps of at most so many days are filled.
         device: where the network runs, one of ``deepprofile.model.device.DEVICES``.
         precision: of the network's products.
-        segment: blocks that are computed together; the result doesn't depend on it.
+        segment: blocks that are computed together; the result doesn't depend on it but, on some
+            processors, in last bits.
         fingerprints: of each block: the model, the precision and the forcing that it needs.
     """
 
@@ -77,6 +79,7 @@ def make_jobs(
     land: NDArray[np.bool_],
     devices: Sequence[str],
     done: Mapping[str, str],
+    longest: int = LONGEST,
 ) -> list[list[PredictJob]]:
     """Jobs of the blocks that are not there yet: one for consecutive ones of a tile and span.
 
@@ -86,6 +89,7 @@ def make_jobs(
         land: the land mask of the region.
         devices: kinds of devices that the workers have.
         done: what the cube holds, see `done_jobs`.
+        longest: blocks that are computed together at most.
 
     Returns:
         The jobs of each span that has any, the spans in order.
@@ -94,6 +98,12 @@ def make_jobs(
     held = int(open_cube(paths.product("smap_l4"), chunks=None).sizes["time"])
     period = recipe.period.days.start, min(recipe.period.days.stop, held)
     inputs = _Inputs(context, fingerprint, period)
+    only = to_retry(context, paths.coefficients, "predict")
+
+    def is_due(tile: Tile, block: int) -> bool:
+        name = entry_of(tile, block)
+        return done.get(name) != inputs.of(tile, block) and (only is None or name in only)
+
     make = partial(
         PredictJob,
         period=period,
@@ -115,13 +125,11 @@ def make_jobs(
             make(
                 tile=tile,
                 blocks=part,
-                segment=size.segment(stretch_of(recipe, part, period), limit),
+                segment=size.segment(stretch_of(recipe, part, period), limit, longest),
                 fingerprints=tuple(inputs.of(tile, block) for block in part),
             )
             for tile, size in sizes.items()
-            for part in _runs(
-                block for block in span if done.get(entry_of(tile, block)) != inputs.of(tile, block)
-            )
+            for part in _runs(block for block in span if is_due(tile, block))
         ]
         for span in spans_of(recipe, period[1])
     ]
@@ -189,7 +197,8 @@ class _Inputs:
     def __init__(self, context: Context, model: str, period: tuple[int, int]) -> None:
         recipe, paths = context.recipe, context.paths
         self._recipe, self._period = recipe, period
-        self._forcing = done_jobs(paths.product("smap_l4"), INGEST)
+        commits = commits_of(paths.product("smap_l4"), INGEST)
+        self._forcing, self._made_of = done_in(commits), noted(commits, "made_of")
         self._band = {tile: band for band in bands(recipe.tiles) for tile in band.tiles()}
         self._of_band: dict[tuple[Region, int], str] = {}
         gap, precision = str(recipe.sample.max_gap_days), recipe.predict.precision
@@ -206,6 +215,17 @@ class _Inputs:
         alone = range(block, block + 1)
         days = stretch_of(self._recipe, alone, self._period).needed(alone)
         read = [
-            self._forcing.get(place_of(block, band), "") for block in blocks(days.start, days.stop)
+            text
+            for part in blocks(days.start, days.stop)
+            for text in self._made_from(part, band, days)
         ]
         return fingerprint_of([*self._settings, f"days {days.start} to {days.stop}", *read])
+
+    def _made_from(self, block: Block, band: Region, days: slice) -> Sequence[str]:
+        """What those of some days that lie in a block of forcing are made from, day by day where
+        the ledger says so.
+        """
+        whole = self._forcing.get(place_of(block, band), "")
+        first = block.days.start
+        each = self._made_of.get(whole)
+        return [whole] if each is None else each[max(days.start - first, 0) : days.stop - first]

@@ -1,5 +1,6 @@
 """The static cube: which cells are land, and the auxiliary features of each."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from deepprofile.products import Granule, SmapL4
-from deepprofile.products.files import file_name, file_tags
+from deepprofile.products.files import file_name, file_tags, find_files, tags_text
 from deepprofile.products.terrain import terrain_features
 from deepprofile.stages.bands import bands
 from deepprofile.stages.context import Context, StageError
@@ -16,9 +17,11 @@ from deepprofile.stages.publication import (
     outstanding,
     publish_stage,
     require_all,
+    to_retry,
 )
 from deepprofile.store import SinglePiece, Writer, done_jobs, open_cube, static_template
 from deepprofile.store.layout import Region, day_at
+from deepprofile.store.ledger import Commit, commits_of, done_in
 
 STAGE = "static"
 SAMPLE_GRANULES = 8
@@ -44,11 +47,17 @@ class StaticJob(SinglePiece):
     @property
     def key(self) -> str:
         """Name in the ledger."""
-        return "rows {}-{}".format(*self.band.tile_rows)
+        return _name_of(self.band)
+
+
+def _name_of(band: Region) -> str:
+    return "rows {}-{}".format(*band.tile_rows)
 
 
 def publish_static(context: Context) -> NDArray[np.bool_]:
     """Write the static cube where it is not there yet.
+
+    Without an elevation model in the recipe the cube that is there is taken as it is.
 
     Returns:
         The land mask of the recipe's region.
@@ -58,7 +67,17 @@ def publish_static(context: Context) -> NDArray[np.bool_]:
         StageError: if a DEM is not there or a job failed.
     """
     url = context.paths.static
-    jobs = outstanding(_jobs(context), done_jobs(url, STAGE))
+    if context.recipe.terrain is None:
+        if not is_complete(context):
+            raise StageError(
+                f"{url}: land mask and terrain of the region are not all there, and the recipe "
+                "names no elevation model to make them from. Give terrain.urls."
+            )
+        return read_land(url)
+    commits = commits_of(url, STAGE)
+    sources = _sources(context)
+    done, only = done_in(commits), to_retry(context, url, STAGE)
+    jobs = outstanding(_jobs(context, sources, commits), done, only)
     if jobs:
         outcome = publish_stage(
             context,
@@ -68,6 +87,7 @@ def publish_static(context: Context) -> NDArray[np.bool_]:
             jobs,
             stage=STAGE,
             what="land mask and terrain",
+            metadata={"sources": sources.granules},
             audit=_no_land,
         )
         require_all(STAGE, outcome.failed)
@@ -82,22 +102,66 @@ def publish_static(context: Context) -> NDArray[np.bool_]:
     return read_land(url)
 
 
+def is_complete(context: Context) -> bool:
+    """Whether the static cube holds all bands of the recipe's region, whatever it is made from."""
+    return set(done_jobs(context.paths.static, STAGE)) >= {
+        _name_of(band) for band in bands(context.recipe.tiles)
+    }
+
+
 def read_land(url: str) -> NDArray[np.bool_]:
     """The land mask of a static cube, in the shape of its region."""
     return np.asarray(open_cube(url, chunks=None)["land"].values == 1)
 
 
-def _jobs(context: Context) -> list[StaticJob]:
-    """One job a band; the first granules of the archive and the DEMs decide what it writes."""
+@dataclass(frozen=True)
+class _Sources:
+    """What the static cube is made from: the first granules of the archive and the DEMs.
+
+    Attributes:
+        sample: the granules.
+        granules: name and tag of each.
+        terrain: URLs of the DEMs.
+        relief: name and tag of the files of each DEM.
+        present: names of all files of the archive.
+    """
+
+    sample: tuple[Granule, ...]
+    granules: list[str]
+    terrain: tuple[str, ...]
+    relief: list[str]
+    present: frozenset[str]
+
+
+def _sources(context: Context) -> _Sources:
     recipe = context.recipe
     source, days = recipe.products["smap_l4"].url, recipe.period.days
+    terrain = tuple(recipe.terrain.urls if recipe.terrain else ())
     granules, _ = SmapL4().granules(source, day_at(days.start), day_at(days.stop))
-    sample, terrain = tuple(granules[:SAMPLE_GRANULES]), tuple(recipe.terrain.urls)
-    tags = file_tags(source)
-    names = [file_name(granule.url) for granule in sample]
-    relief = [_relief(url) for url in terrain]
-    fingerprint = fingerprint_of([*(f"{name} {tags[name]}" for name in names), *relief])
-    return [StaticJob(band, sample, terrain, fingerprint) for band in bands(recipe.tiles)]
+    sample, tags = tuple(granules[:SAMPLE_GRANULES]), file_tags(source)
+    named = [f"{file_name(granule.url)} {tags.get(granule.url, '')}" for granule in sample]
+    present = frozenset(map(file_name, tags))
+    return _Sources(sample, named, terrain, [_relief(url) for url in terrain], present)
+
+
+def _jobs(context: Context, sources: _Sources, commits: Sequence[Commit]) -> list[StaticJob]:
+    """One job a band.
+
+    A cube made from granules that are gone by now, and from the same DEMs, is done: an archive
+    that deletes what is old must not change the land mask.
+    """
+    made_from = [c.metadata["sources"] for c in commits if "sources" in c.metadata][-1:]
+    granules = sources.granules
+    for before in made_from:
+        gone = {text.split(" ", 1)[0] for text in before} - sources.present
+        own = fingerprint_of([*before, *sources.relief])
+        if gone and own in done_in(commits).values():
+            granules = list(before)
+    fingerprint = fingerprint_of([*granules, *sources.relief])
+    return [
+        StaticJob(band, sources.sample, sources.terrain, fingerprint)
+        for band in bands(context.recipe.tiles)
+    ]
 
 
 def _no_land(cube: xr.Dataset) -> list[str]:
@@ -112,13 +176,12 @@ def _no_land(cube: xr.Dataset) -> list[str]:
 
 
 def _relief(url: str) -> str:
-    tags = file_tags(url)
-    if not tags:
+    if not find_files(url):
         raise StageError(
             f"terrain.urls: there is no elevation model at {url}. Expected a netCDF file with "
             "elevation(latitude, longitude) in metres."
         )
-    return str(sorted(tags.items()))
+    return tags_text(url)
 
 
 def write_static(writer: Writer, job: StaticJob) -> int:

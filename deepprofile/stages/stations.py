@@ -1,16 +1,18 @@
 """Ground truth of a recipe's station archives, read once and kept as a Zarr store."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 import zarr
 
+from deepprofile import places
 from deepprofile.evaluation.ground_truth import ground_truth, not_grouped
 from deepprofile.evaluation.reference import cell_table
 from deepprofile.evaluation.stations import merge_records, read_archive
-from deepprofile.products.files import file_tags
+from deepprofile.products.files import tags_text
 from deepprofile.recipe import Recipe
 from deepprofile.stages.context import Context
 from deepprofile.stages.publication import fingerprint_of
@@ -31,7 +33,7 @@ def prepare_ground_truth(context: Context) -> pd.DataFrame:
         return pd.DataFrame({name: [] for name in STATION_COLUMNS}).astype(
             {"row": int, "column": int}
         )
-    tags = [str(sorted(file_tags(archive).items())) for archive in recipe.stations.urls]
+    tags = [tags_text(archive) for archive in recipe.stations.urls]
     digest = fingerprint_of([recipe.digest("stations", "ground_truth", "period"), *tags])
     if _digest(url) != digest:
         rejected = run_on_worker(context, "reading station archives", _read, recipe, url, digest)
@@ -46,7 +48,9 @@ def prepare_ground_truth(context: Context) -> pd.DataFrame:
 
 def open_ground_truth(url: str) -> xr.Dataset:
     """The ground truth, see `deepprofile.evaluation.ground_truth`; read where it is indexed."""
-    dataset: xr.Dataset = xr.open_zarr(url, chunks=None, consolidated=False)
+    dataset: xr.Dataset = xr.open_zarr(
+        places.zarr_store(url), chunks=None, consolidated=False, zarr_format=3
+    )
     texts = {
         name: (coordinate.dims, np.array(coordinate.values.tolist(), dtype=str))
         for name, coordinate in dataset.coords.items()
@@ -55,11 +59,15 @@ def open_ground_truth(url: str) -> xr.Dataset:
     return dataset.assign_coords(texts)
 
 
+def ground_truth_attributes(url: str) -> dict[str, Any]:
+    """Attributes of the ground truth; empty where there is none."""
+    if not places.exists(f"{url}/zarr.json"):
+        return {}
+    return dict(zarr.open_group(places.zarr_store(url), mode="r", zarr_format=3).attrs)
+
+
 def _digest(url: str) -> str:
-    try:
-        return str(zarr.open_group(url, mode="r").attrs.get("inputs", ""))
-    except FileNotFoundError:
-        return ""
+    return str(ground_truth_attributes(url).get("inputs", ""))
 
 
 def _read(report: Report, recipe: Recipe, url: str, digest: str) -> list[dict[str, str]]:
@@ -85,6 +93,13 @@ def _read(report: Report, recipe: Recipe, url: str, digest: str) -> list[dict[st
     noted = json.dumps(rejected + outside)
     texts = {name: c.astype(object) for name, c in truth.coords.items() if c.dtype.kind == "U"}
     truth = truth.assign_coords(texts)
-    truth.assign_attrs(rejected=noted).to_zarr(url, mode="w", consolidated=False, zarr_format=3)
-    zarr.open_group(url, mode="r+").attrs["inputs"] = digest  # last: it vouches for the values
+    _write(truth.assign_attrs(rejected=noted), url, digest)
     return rejected
+
+
+def _write(truth: xr.Dataset, url: str, digest: str) -> None:
+    """Write the ground truth; the digest comes last, since it vouches for the values."""
+    with places.written_folder(url, anew=True) as folder:
+        truth.to_zarr(folder, mode="w", consolidated=False, zarr_format=3)
+    group = zarr.open_group(places.zarr_store(url), mode="r+", zarr_format=3)
+    group.attrs["inputs"] = digest

@@ -2,8 +2,7 @@
 
 from dataclasses import replace
 
-import fsspec
-
+from deepprofile import places
 from deepprofile.recipe import Recipe, Synthetic
 from deepprofile.stages.context import Context, Plan, StageError
 from deepprofile.stages.remote import Report, run_on_worker
@@ -19,14 +18,11 @@ def run(context: Context) -> str:
     mark = f"{root}/{_DONE}"
     if _read(mark) == digest:
         return f"this demo Earth lies in {root} already"
-    if "://" in root:
-        raise StageError(f"{root}: the demo Earth is written to a local folder; set root to one")
     if recipe.synthetic is None:
         raise StageError("the recipe has no section 'synthetic'")
     config = earth_config(recipe, recipe.synthetic)
     n_files = run_on_worker(context, "writing product files", _write, config, root)
-    with fsspec.open(mark, "w") as file:
-        file.write(digest)
+    places.write_bytes(mark, digest.encode())
     return f"{n_files:,} files in {root}"
 
 
@@ -56,12 +52,12 @@ def earth_config(recipe: Recipe, synthetic: Synthetic) -> EarthConfig:
 
 
 def _write(report: Report, config: EarthConfig, root: str) -> int:
-    return write_earth(config, root, progress=report).n_files
+    with places.written_folder(root) as folder:
+        return write_earth(config, folder, progress=report).n_files
 
 
 def _read(url: str) -> str:
     try:
-        with fsspec.open(url, "r") as file:
-            return str(file.read())
+        return places.read_bytes(url).decode()
     except FileNotFoundError:
         return ""

@@ -1,12 +1,13 @@
 """Stage train: one network from the samples; the model, its losses and provenance in one folder."""
 
 from collections.abc import Sequence
+from io import BytesIO
 from typing import Any
 
-import fsspec
 import numpy as np
 import pandas as pd
 
+from deepprofile import places
 from deepprofile.cluster import cores
 from deepprofile.model.configuration import NetworkConfig
 from deepprofile.model.io import save_model
@@ -55,8 +56,7 @@ def plan(recipe: Recipe) -> Plan:
 
 def read_history(url: str) -> pd.DataFrame:
     """The loss terms of every epoch, from a model's folder."""
-    with fsspec.open(f"{url}/{HISTORY}", "rt") as file:
-        return pd.read_csv(file)
+    return pd.read_csv(BytesIO(places.read_bytes(f"{url}/{HISTORY}")))
 
 
 def _epoch_samples(recipe: Recipe) -> int:
@@ -119,8 +119,7 @@ def _train(report: Report, recipe: Recipe, samples_url: str, model_url: str, inp
         "training_cells": int(np.count_nonzero(split == "train")),
     }
     fingerprint = save_model(model, model_url, metadata)
-    with fsspec.open(f"{model_url}/{HISTORY}", "wt") as file:
-        history.to_csv(file, index=False)
+    places.write_bytes(f"{model_url}/{HISTORY}", history.to_csv(index=False).encode())
     speed = history["steps_per_second"].median()
     return f"{len(index):,} training samples, {speed:.1f} steps/s, model {fingerprint[:12]}"
 

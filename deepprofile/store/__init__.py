@@ -1,6 +1,8 @@
 """Cubes: templates, tiles and blocks, jobs, publication, reading."""
 
 from deepprofile.store.cube import open_cube
+from deepprofile.store.expire import SAFETY, Expiry, expire
+from deepprofile.store.faults import StoreError
 from deepprofile.store.inspect import Summary, describe, render
 from deepprofile.store.jobs import (
     Job,
@@ -21,7 +23,7 @@ from deepprofile.store.kinds import (
 )
 from deepprofile.store.layout import Block, Region, Tile
 from deepprofile.store.ledger import Commit, done_jobs, head, history, settings_of
-from deepprofile.store.memory import job_memory
+from deepprofile.store.plain import PlainCopy, copy_plain
 from deepprofile.store.read import layers_of, read_cells, read_tile
 from deepprofile.store.repository import (
     ConflictError,
@@ -30,45 +32,57 @@ from deepprofile.store.repository import (
     NotACubeError,
 )
 from deepprofile.store.rounding import round_mantissa
+from deepprofile.store.snapshots import Moment, moment_of
 from deepprofile.store.template import Template
 from deepprofile.store.transaction import Outcome, PublicationError, publish
+from deepprofile.store.verify import Verification, render_verification, repair, verify
 from deepprofile.store.writer import WriteError, Writer, region_of
 
 __all__ = [
+    "SAFETY",
     "Block",
     "Commit",
     "ConflictError",
     "CubeError",
+    "Expiry",
     "Job",
     "JobError",
     "JobFailure",
     "LayoutMismatchError",
+    "Moment",
     "NotACubeError",
     "Outcome",
+    "PlainCopy",
     "PublicationError",
     "Region",
     "SinglePiece",
+    "StoreError",
     "Summary",
     "Template",
     "Tile",
+    "Verification",
     "WriteError",
     "Writer",
     "WritingJob",
     "check_memory",
     "coefficients_template",
     "collocation_template",
+    "copy_plain",
     "describe",
     "done_jobs",
+    "expire",
     "head",
     "history",
-    "job_memory",
     "layers_of",
+    "moment_of",
     "open_cube",
     "publish",
     "read_cells",
     "read_tile",
     "region_of",
     "render",
+    "render_verification",
+    "repair",
     "round_mantissa",
     "run_jobs",
     "samples_template",
@@ -76,4 +90,5 @@ __all__ = [
     "smap_l4_template",
     "soil_moisture_template",
     "static_template",
+    "verify",
 ]

@@ -10,6 +10,7 @@ import zarr
 
 import deepprofile.profile  # noqa: F401  (registers the accessor `.profile`)
 from deepprofile.store.repository import MAIN, CubeError, open_group, open_repository
+from deepprofile.store.snapshots import Moment, find_snapshot
 from deepprofile.store.template import array_of, dimension_names
 from deepprofile.store.writer import unit_of_writing
 
@@ -20,7 +21,7 @@ def open_cube(
     url: str | Path,
     *,
     branch: str = MAIN,
-    snapshot: str | None = None,
+    snapshot: Moment | None = None,
     chunks: Chunks = "shard",
 ) -> xr.Dataset:
     """Open a cube as it was published last.
@@ -30,7 +31,9 @@ def open_cube(
     Args:
         url: local path or ``s3://bucket/prefix``, see `open_repository`.
         branch: the branch whose head is opened.
-        snapshot: a certain snapshot instead, from the cube's history.
+        snapshot: an older state instead: the identity of a snapshot, or a moment, for what readers
+            saw then. A moment is a date (its end, UTC) or a time (UTC where it names no zone), as
+            ``datetime`` objects or text: ``"2016-08-15"``, ``"2016-08-15T12:00"``.
         chunks: ``"shard"`` for Dask arrays with a chunk for each shard; None for arrays that
             are read when they are indexed, as is best inside a job.
 
@@ -39,28 +42,34 @@ def open_cube(
 
     Raises:
         NotACubeError: if there is no cube.
-        CubeError: if there is no such branch or snapshot.
+        CubeError: if there is no such branch or snapshot, it has expired, or nothing was published
+            by then.
     """
+    return open_session(session_at(url, snapshot, branch=branch), url, chunks=chunks)
+
+
+def session_at(
+    url: str | Path, snapshot: Moment | None = None, *, branch: str = MAIN
+) -> icechunk.Session:
+    """A read-only session of a cube, see `open_cube`."""
     repository = open_repository(url)
+    if snapshot is not None:
+        identity = find_snapshot(repository, url, snapshot)
+        return repository.readonly_session(snapshot_id=identity)
     try:
-        if snapshot is None:
-            session = repository.readonly_session(branch)
-        else:
-            session = repository.readonly_session(snapshot_id=snapshot)
+        return repository.readonly_session(branch)
     except (icechunk.IcechunkError, ValueError) as error:
         branches = ", ".join(sorted(repository.list_branches()))
-        wanted = f"branch {branch}" if snapshot is None else f"snapshot {snapshot}"
-        raise CubeError(
-            f"{url}: has no {wanted}. Branches: {branches}; `deepprofile inspect` lists snapshots."
-        ) from error
-    return open_session(session, url, chunks=chunks)
+        raise CubeError(f"{url}: has no branch {branch}. Branches: {branches}.") from error
 
 
 def open_session(session: icechunk.Session, url: str | Path, *, chunks: Chunks) -> xr.Dataset:
     """The cube that a read-only session shows, see `open_cube`."""
-    group = open_group(session.store, url)
+    store = session.store
+    store.cube = str(url)  # type: ignore[attr-defined]  # named by errors of reading
+    group = open_group(store, url)
     dataset: xr.Dataset = xr.open_zarr(
-        session.store, consolidated=False, zarr_format=3, chunks=None, decode_coords="all"
+        store, consolidated=False, zarr_format=3, chunks=None, decode_coords="all"
     )
     dataset = dataset.assign_coords(
         {str(name): _in_memory(dataset[name]) for name in dataset.coords}

@@ -1,29 +1,36 @@
 """What is in a cube: extent, shards, holes, failures, history."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date
-from itertools import product
 from pathlib import Path
 from typing import Any
 
-import icechunk
 import numpy as np
 import zarr
 from dask.utils import format_bytes
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
-from zarr.core.sync import sync
 
 from deepprofile.store.layout import BLOCK_DAYS, Region, day_at
-from deepprofile.store.ledger import Commit, history, open_failures
+from deepprofile.store.ledger import Commit, commits_in, open_failures
+from deepprofile.store.pieces import Pieces
 from deepprofile.store.repository import MAIN, open_group, open_repository
+from deepprofile.store.shard_grid import (
+    PLACE,
+    data_arrays,
+    expected_shards,
+    grid_of_shards,
+    newest_with,
+    places_with_land,
+    present_shards,
+)
+from deepprofile.store.snapshots import publications
 from deepprofile.store.template import KIND, array_of, dimension_names
 from deepprofile.store.writer import Shard, region_of, unit_of_writing
 
 _SHOWN = 8  # entries of a long list that are written out
-_PLACE = {"y", "x", "cell"}
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,8 @@ class ArraySummary:
         dtype: type of its values.
         chunk_bytes: raw bytes of the chunk that is read at least.
         shard_bytes: raw bytes of the shard that is written.
-        shards: number of shards that the whole array has, less those of tiles without land.
+        shards: number of shards that the whole array has, less those of tiles without land and
+            of blocks before the first that is written.
         present: number of those that exist.
     """
 
@@ -71,6 +79,8 @@ class Summary:
         holes: shards that are missing although their tile (or cell) has others, or has land where
             the commits say which tiles have none.
         stored_bytes: bytes of all snapshots in the store.
+        pieces: of each stage, the pieces that the ledger says are done, and all that it knows:
+            those, the failed and the withdrawn.
         failures: jobs that failed and have not succeeded since, with their errors.
         set_aside: granules that were left out at some time, with the reason.
         short_days: days that had too few time steps at some time and are missing.
@@ -88,6 +98,7 @@ class Summary:
     precision: str
     holes: list[Shard]
     stored_bytes: int
+    pieces: dict[str, tuple[int, int]]
     failures: dict[str, str]
     set_aside: list[dict[str, Any]]
     short_days: list[str]
@@ -103,26 +114,35 @@ def describe(url: str | Path) -> Summary:
     repository = open_repository(url)
     session = repository.readonly_session(MAIN)
     group = open_group(session.store, url)
-    # What has a list of coordinates is data; a coordinate has none of its own.
-    names = sorted(name for name, array in group.arrays() if "coordinates" in array.attrs)
-    shards = {name: sync(_shards(session, name)) for name in names}
-    arrays = {name: array_of(group, name) for name in names}
-    commits = history(url)
+    arrays = data_arrays(group)
+    shards = {name: present_shards(session, name) for name in arrays}
+    commits = commits_in(repository)
     stored = repository.chunk_storage_stats()
-    predicted = _newest_with("model", commits)
-    without_land = list(_newest_with("without_land", commits).get("without_land", ()))
+    predicted = newest_with("model", commits)
+    since = Pieces(group, commits).since
+    without_land = list(newest_with("without_land", commits).get("without_land", ()))
     return Summary(
         url=str(url),
         kind=str(group.attrs[KIND]),
         snapshot_id=session.snapshot_id,
         region=region_of(group.attrs) if "tile_rows" in group.attrs else None,
         days=_days(group),
-        arrays=[_summarise(name, arrays[name], shards[name], len(without_land)) for name in names],
+        arrays=[
+            _summarise(name, arrays[name], shards[name], len(without_land), since)
+            for name in arrays
+        ],
         without_land=without_land,
         model=str(predicted.get("model", "")),
         precision=str(predicted.get("precision", "")),
-        holes=_holes(arrays, shards, _tiles_with_land(group, commits)),
+        holes=[
+            (name, position)
+            for name, position in expected_shards(
+                arrays, shards, places_with_land(group, commits), since
+            )
+            if position not in shards[name]
+        ],
         stored_bytes=stored.native_bytes + stored.inlined_bytes,
+        pieces=_pieces(commits),
         failures=open_failures(commits),
         set_aside=_distinct(
             granule for c in commits for granule in c.metadata.get("set_aside", ())
@@ -150,9 +170,23 @@ def render(summary: Summary) -> RenderableType:
     return Group(*parts, _history_table(summary.commits))
 
 
-def _newest_with(key: str, commits: list[Commit]) -> Mapping[str, Any]:
-    """Metadata of the newest commit that has ``key``; empty if none has."""
-    return next((commit.metadata for commit in commits if key in commit.metadata), {})
+def _pieces(commits: list[Commit]) -> dict[str, tuple[int, int]]:
+    """Of each stage, the pieces that are done and all that the ledger knows."""
+    done: dict[str, set[str]] = {}
+    known: dict[str, set[str]] = {}
+    for commit in reversed(commits):
+        stage = str(commit.metadata.get("stage", ""))
+        names = {key: set(commit.metadata.get(key, ())) for key in ("done", "withdrawn")}
+        failed = {
+            name
+            for failure in commit.metadata.get("failed", ())
+            for name in failure.get("entries", [failure["job"]])
+        }
+        held = done.setdefault(stage, set())
+        held -= names["withdrawn"]
+        held |= names["done"]
+        known.setdefault(stage, set()).update(names["done"], names["withdrawn"], failed)
+    return {stage: (len(done[stage]), len(known[stage])) for stage in sorted(known) if known[stage]}
 
 
 def _distinct(granules: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -160,20 +194,22 @@ def _distinct(granules: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return list({str(granule): granule for granule in granules}.values())
 
 
-async def _shards(session: icechunk.Session, name: str) -> set[tuple[int, ...]]:
-    return {tuple(position) async for position in session.chunk_coordinates(f"/{name}")}
-
-
-def _grid_of_shards(array: zarr.Array[Any]) -> tuple[int, ...]:
-    return tuple(-(-n // unit) for n, unit in zip(array.shape, unit_of_writing(array), strict=True))
-
-
 def _summarise(
-    name: str, array: zarr.Array[Any], present: set[tuple[int, ...]], tiles_without: int
+    name: str,
+    array: zarr.Array[Any],
+    present: set[tuple[int, ...]],
+    tiles_without: int,
+    since: int,
 ) -> ArraySummary:
-    """Summary of an array; ``tiles_without`` of its tiles have nothing to write."""
-    dims, counts = dimension_names(array), _grid_of_shards(array)
-    per_tile = int(np.prod([n for dim, n in zip(dims, counts, strict=True) if dim not in _PLACE]))
+    """Summary of an array; ``tiles_without`` of its tiles and what lies before the position
+    ``since`` in time have nothing to write.
+    """
+    dims = dimension_names(array)
+    counts = [
+        n - since if dim == "time" else n
+        for dim, n in zip(dims, grid_of_shards(array), strict=True)
+    ]
+    per_tile = int(np.prod([n for dim, n in zip(dims, counts, strict=True) if dim not in PLACE]))
     return ArraySummary(
         name=name,
         dims=dict(zip(dims, array.shape, strict=True)),
@@ -183,55 +219,6 @@ def _summarise(
         shards=int(np.prod(counts)) - tiles_without * per_tile,
         present=len(present),
     )
-
-
-def _tiles_with_land(group: zarr.Group, commits: list[Commit]) -> set[tuple[int, ...]]:
-    """Positions of the tiles that are to be written; empty if no commit says which have land."""
-    noted = _newest_with("without_land", commits)
-    if not noted or "tile_rows" not in group.attrs:
-        return set()
-    region = region_of(group.attrs)
-    top, left = region.tile_rows[0], region.tile_columns[0]
-    return {
-        (tile.row - top, tile.column - left)
-        for tile in region.tiles()
-        if f"{tile.row} {tile.column}" not in noted["without_land"]
-    }
-
-
-def _holes(
-    arrays: dict[str, zarr.Array[Any]],
-    shards: dict[str, set[tuple[int, ...]]],
-    tiles: set[tuple[int, ...]],
-) -> list[Shard]:
-    """Shards missing in some tiles, and at places where any array has one."""
-    axes = {
-        name: [axis for axis, dim in enumerate(dimension_names(array)) if dim in _PLACE]
-        for name, array in arrays.items()
-    }
-    places = tiles | {
-        tuple(position[axis] for axis in axes[name])
-        for name, present in shards.items()
-        for position in present
-    }
-    return [
-        (name, position)
-        for name, array in arrays.items()
-        for position in _positions(array, axes[name], sorted(places))
-        if position not in shards[name]
-    ]
-
-
-def _positions(
-    array: zarr.Array[Any], axes: list[int], places: Iterable[tuple[int, ...]]
-) -> Iterable[tuple[int, ...]]:
-    """All shards of an array at some places."""
-    counts = _grid_of_shards(array)
-    for place in places:
-        at = dict(zip(axes, place, strict=True))
-        yield from product(
-            *([at[axis]] if axis in at else range(count) for axis, count in enumerate(counts))
-        )
 
 
 def _days(group: zarr.Group) -> tuple[date, date] | None:
@@ -254,6 +241,15 @@ def _head(summary: Summary) -> list[tuple[str, str]]:
         lines.append(("days", f"{first} to {last} ({(last - first).days + 1} days)"))
     named = {"model": summary.model, "precision": summary.precision}
     lines += [(name, text) for name, text in named.items() if text]
+    lines += [
+        (stage, f"{done} of {known} pieces done ({100 * done / known:.1f} %)")
+        for stage, (done, known) in summary.pieces.items()
+    ]
+    there = publications(summary.commits)
+    if there:
+        first, last = there[-1].time, there[0].time
+        opens = f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC ({len(there)} snapshots)"
+        lines.append(("opens as of", opens))
     lines.append(("stored", f"{format_bytes(summary.stored_bytes)}, all snapshots"))
     return lines
 
@@ -290,7 +286,7 @@ def _history_table(commits: list[Commit]) -> Table:
     table.add_column("message")
     for commit in commits[:_SHOWN]:
         table.add_row(
-            commit.snapshot_id,
+            "expired" if commit.expired else commit.snapshot_id,
             f"{commit.time:%Y-%m-%d %H:%M}",
             str(commit.metadata.get("stage", "")),
             str(len(commit.metadata.get("done", ()))),

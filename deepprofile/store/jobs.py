@@ -15,6 +15,9 @@ from typing import Any, Protocol
 from dask.utils import format_bytes
 from distributed import Client, Future, KilledWorker, as_completed
 from distributed.protocol.pickle import dumps
+from icechunk import IcechunkError
+
+from deepprofile.store.messages import cause
 
 MAX_JOB_BYTES = 1_000_000
 """Limit of what travels through the scheduler with one job."""
@@ -215,4 +218,6 @@ def _failure(job: Job, future: Future[Any]) -> JobFailure:
         return JobFailure(job, f"the task was {future.status}", "")
     error = future.exception()
     lines = traceback.format_tb(future.traceback())
-    return JobFailure(job, f"{type(error).__name__}: {error}", "".join(lines))
+    # The messages of the store come with its trace of calls.
+    text = cause(str(error)) if isinstance(error, IcechunkError) else str(error)
+    return JobFailure(job, f"{type(error).__name__}: {text}", "".join(lines))

@@ -1,12 +1,17 @@
 """The ledger of a cube: its commit log says what was done, by which stage, and what failed."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import icechunk
+
 from deepprofile.store.repository import MAIN, NotACubeError, open_repository
+
+ARCHIVE = "ledger"
+"""The branch whose head keeps what the ledger needs of snapshots that have expired."""
 
 
 @dataclass(frozen=True)
@@ -18,14 +23,17 @@ class Commit:
         time: when it was made, UTC.
         message: one line.
         metadata: what the publication noted: ``stage``, ``extent``, ``done`` (fingerprint of
-            each piece by its name), ``failed`` (key, error and names of the pieces of each job)
-            and what its stage added.
+            each piece by its name), ``failed`` (key, error and names of the pieces of each job),
+            ``withdrawn`` (names of pieces that are to be written again) and what its stage added.
+        expired: whether the snapshot can't be opened any more; of such a commit only that is kept
+            which no later one has replaced.
     """
 
     snapshot_id: str
     time: datetime
     message: str
     metadata: Mapping[str, Any]
+    expired: bool = False
 
 
 def head(url: str | Path) -> str:
@@ -38,15 +46,39 @@ def head(url: str | Path) -> str:
 
 
 def history(url: str | Path) -> list[Commit]:
-    """The commits that readers of a cube see, the newest first.
+    """The commits that readers of a cube see, the newest first; expired ones come last.
 
     Raises:
         NotACubeError: if there is no cube.
     """
-    return [
+    return commits_in(open_repository(url))
+
+
+def commits_in(repository: icechunk.Repository) -> list[Commit]:
+    """The commits of an open cube, see `history`."""
+    commits = [
         Commit(entry.id, entry.written_at, entry.message, entry.metadata)
-        for entry in open_repository(url).ancestry(branch=MAIN)
+        for entry in repository.ancestry(branch=MAIN)
         if entry.parent_id is not None
+    ]
+    known = {commit.snapshot_id for commit in commits}
+    return commits + [commit for commit in archived(repository) if commit.snapshot_id not in known]
+
+
+def archived(repository: icechunk.Repository) -> list[Commit]:
+    """What is kept of expired commits, the newest first."""
+    if ARCHIVE not in repository.list_branches():
+        return []
+    newest = repository.lookup_snapshot(repository.lookup_branch(ARCHIVE))
+    return [
+        Commit(
+            entry["snapshot_id"],
+            datetime.fromisoformat(entry["time"]),
+            entry["message"],
+            entry["metadata"],
+            expired=True,
+        )
+        for entry in newest.metadata.get("commits", ())
     ]
 
 
@@ -56,22 +88,44 @@ def done_jobs(url: str | Path, stage: str) -> dict[str, str]:
     A piece is done for certain inputs only if its latest fingerprint is theirs; an earlier one
     may have been written over since. Empty where there is no cube.
     """
+    return done_in(commits_of(url, stage))
+
+
+def done_in(commits: Iterable[Commit]) -> dict[str, str]:
+    """The same from the commits of a stage, the oldest first."""
     done: dict[str, str] = {}
-    for commit in _commits_of(url, stage):
+    for commit in commits:
+        for name in commit.metadata.get("withdrawn", ()):
+            done.pop(name, None)
         done |= commit.metadata.get("done", {})
     return done
+
+
+def noted(commits: Iterable[Commit], key: str) -> dict[str, Any]:
+    """All that some commits note under ``key``, a mapping in each; a later one counts.
+
+    Args:
+        commits: the oldest first, as `commits_of` gives them.
+        key: such as ``"made_of"``; for ``"done"`` see `done_in`.
+    """
+    found: dict[str, Any] = {}
+    for commit in commits:
+        found |= commit.metadata.get(key, {})
+    return found
 
 
 def settings_of(url: str | Path, stage: str) -> dict[str, Mapping[str, str]]:
     """Name of each published piece, and the ``settings`` that its latest commit notes."""
     found: dict[str, Mapping[str, str]] = {}
-    for commit in _commits_of(url, stage):
+    for commit in commits_of(url, stage):
+        for name in commit.metadata.get("withdrawn", ()):
+            found.pop(name, None)
         settings = commit.metadata.get("settings", {})
         found |= dict.fromkeys(commit.metadata.get("done", {}), settings)
     return found
 
 
-def _commits_of(url: str | Path, stage: str) -> list[Commit]:
+def commits_of(url: str | Path, stage: str) -> list[Commit]:
     """Commits of a stage, the oldest first; none where there is no cube."""
     try:
         commits = history(url)
@@ -81,7 +135,27 @@ def _commits_of(url: str | Path, stage: str) -> list[Commit]:
 
 
 def open_failures(commits: list[Commit]) -> dict[str, str]:
-    """Jobs that failed, with their errors, of which some piece has not been written since."""
+    """Jobs that failed, with their errors, of which some piece has not been written since.
+
+    Args:
+        commits: the newest first, as `history` gives them.
+    """
+    failures, missing = _failures(commits)
+    return {job: error for job, error in failures.items() if missing[job]}
+
+
+def failed_pieces(commits: list[Commit]) -> set[str]:
+    """Names of the pieces of jobs that failed which have not been written since.
+
+    Args:
+        commits: the newest first, as `history` gives them.
+    """
+    _, missing = _failures(commits)
+    return set().union(*missing.values())
+
+
+def _failures(commits: list[Commit]) -> tuple[dict[str, str], dict[str, set[str]]]:
+    """Error of each job that failed at some time, and its pieces that are not there since."""
     failures: dict[str, str] = {}
     missing: dict[str, set[str]] = {}
     for commit in reversed(commits):
@@ -90,4 +164,4 @@ def open_failures(commits: list[Commit]) -> dict[str, str]:
             missing[failure["job"]] = set(failure.get("entries", [failure["job"]]))
         for names in missing.values():
             names.difference_update(commit.metadata.get("done", ()))
-    return {job: error for job, error in failures.items() if missing[job]}
+    return failures, missing

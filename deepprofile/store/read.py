@@ -1,6 +1,7 @@
 """Reading a cube shard by shard: tiles of consecutive days, and series of single cells."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from deepprofile.profile import Layer
 from deepprofile.store.cube import open_cube
 from deepprofile.store.layout import BLOCK_DAYS, TILE_COLUMNS, TILE_ROWS, Region, Tile
-from deepprofile.store.writer import region_of
+from deepprofile.store.writer import IN_FLIGHT, region_of
 
 Cube = str | Path | xr.Dataset
 """A cube's URL, or the cube opened whole (inside a job with ``chunks=None``)."""
@@ -48,8 +49,12 @@ def read_tile(
         return np.asarray(selected.isel(time=parts[0]).values)
     shape = (stop - start, *selected.shape[1:])
     values = np.empty(shape, dtype=variable.dtype)
-    for part in parts:
+
+    def read(part: slice) -> None:
         values[part.start - start : part.stop - start] = selected.isel(time=part).values
+
+    with ThreadPoolExecutor(min(len(parts), IN_FLIGHT)) as pool:
+        list(pool.map(read, parts))
     return values
 
 

@@ -3,17 +3,24 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 import icechunk
 import zarr
 from filelock import FileLock, Timeout
 
+from deepprofile import places
+from deepprofile.store.messages import cause
 from deepprofile.store.template import KIND, VERSION, Template
 
 MAIN = "main"
 """The branch that readers see."""
+
+_FIRST = "1CECHNKREP0F1RSTCMT0"
+"""The first snapshot of every Icechunk repository, as its specification says."""
+_PARTS = {"attributes", "chunks", "config.yaml", "manifests", "refs", "snapshots", "transactions"}
+"""What an Icechunk repository consists of; a creation that was cut short leaves some of them."""
 
 # On a local disk Icechunk warns at every opening that two committers are not safe. `exclusive`
 # sees to that.
@@ -41,9 +48,13 @@ def local_path(url: str | Path) -> Path | None:
     """Path on the local disk, or None for an object store.
 
     Raises:
-        CubeError: if the URL is neither a path nor ``file://`` nor ``s3://``.
+        CubeError: if the URL is neither a path nor ``file://`` nor ``s3://``, or names
+            credentials.
     """
-    text = str(url)
+    try:
+        text = places.check_url(url)
+    except places.PlaceError as error:
+        raise CubeError(str(error)) from None
     if "://" not in text:
         return Path(text)
     parts = urlsplit(text)
@@ -71,14 +82,7 @@ def open_repository(url: str | Path) -> icechunk.Repository:
     if path is not None and not path.is_dir():
         raise NotACubeError(f"{url}: no such folder. Run the stage that writes this cube first.")
     storage = _storage(url)
-    try:
-        there = icechunk.Repository.exists(storage)
-    except icechunk.IcechunkError as error:
-        raise CubeError(
-            f"{url}: can't be reached: {_cause(error)}. Check the address, the variables "
-            "AWS_ENDPOINT_URL and AWS_REGION, and the credentials."
-        ) from error
-    if not there:
+    if not _exists(storage, url):
         raise NotACubeError(
             f"{url}: holds no cube (an Icechunk repository was expected). "
             "Check the path, or run the stage that writes this cube first."
@@ -86,10 +90,18 @@ def open_repository(url: str | Path) -> icechunk.Repository:
     return icechunk.Repository.open(storage)
 
 
-def _cause(error: icechunk.IcechunkError) -> str:
-    """The first line of what the store says, without its trace of calls."""
-    lines = (line.strip(" x|") for line in str(error).splitlines())
-    return next((line for line in lines if line), type(error).__name__)
+def _exists(storage: icechunk.Storage, url: str | Path) -> bool:
+    try:
+        return icechunk.Repository.exists(storage)
+    except icechunk.IcechunkError as error:
+        raise _unreachable(url, error) from None
+
+
+def _unreachable(url: str | Path, error: icechunk.IcechunkError) -> CubeError:
+    return CubeError(
+        f"{url}: can't be reached: {cause(str(error))}. Check the address, the bucket, the "
+        "variables AWS_ENDPOINT_URL and AWS_REGION, and the credentials and what they may do."
+    )
 
 
 def open_or_create(url: str | Path, template: Template) -> icechunk.Repository:
@@ -101,12 +113,9 @@ def open_or_create(url: str | Path, template: Template) -> icechunk.Repository:
         NotACubeError: if the place holds something else.
     """
     repository = _create_repository(url) or open_repository(url)
-    store = repository.readonly_session(MAIN).store
     if _is_blank(repository):
-        session = repository.writable_session(MAIN)
-        template.create(session.store)
-        session.commit(f"create {template.kind} cube", {"stage": "create"})
-        return repository
+        _create_structure(repository, template)
+    store = repository.readonly_session(MAIN).store
     problems = template.differences(open_group(store, url))
     if problems:
         shown = "\n  ".join(problems[:10])
@@ -168,12 +177,53 @@ def exclusive(url: str | Path) -> Iterator[None]:
 def _create_repository(url: str | Path) -> icechunk.Repository | None:
     """A new repository, or None where something exists."""
     path = local_path(url)
-    if path is not None and path.is_dir() and any(path.iterdir()):
+    if path is not None and path.is_dir() and any(p.name not in _PARTS for p in path.iterdir()):
         return None
     storage = _storage(url)
-    if icechunk.Repository.exists(storage):
+    if _exists(storage, url):
         return None
-    return icechunk.Repository.create(storage)
+    if not _complete_creation(url):
+        try:
+            icechunk.Repository.create(storage)
+        except icechunk.IcechunkError as error:
+            # Another driver may be at it, or have done it, or the reply of a success was lost.
+            if not _complete_creation(url) and not _exists(_storage(url), url):
+                raise _unreachable(url, error) from None
+    return open_repository(url)
+
+
+def _complete_creation(url: str | Path) -> bool:
+    """Write the branch of the first snapshot where a creation was cut short between the two.
+
+    Icechunk itself takes only an empty place. Nothing is done where anything else lies.
+    """
+    files, root = places.filesystem(url)
+    try:
+        names = {PurePosixPath(path).name for path in files.ls(root, detail=False)}
+        snapshots = files.ls(f"{root}/snapshots", detail=False) if names == {"snapshots"} else ()
+    except FileNotFoundError:
+        return False
+    if [PurePosixPath(path).name for path in snapshots] != [_FIRST]:
+        return False
+    branch = f"{root}/refs/branch.{MAIN}"
+    files.makedirs(branch, exist_ok=True)
+    try:
+        files.pipe_file(f"{branch}/ref.json", b'{"snapshot":"%s"}' % _FIRST.encode(), mode="create")
+    except OSError:  # the tools have several names for "it exists"
+        if not files.exists(f"{branch}/ref.json"):
+            raise
+    return True
+
+
+def _create_structure(repository: icechunk.Repository, template: Template) -> None:
+    """Make the first commit, unless somebody else does so at the same time."""
+    session = repository.writable_session(MAIN)
+    template.create(session.store)
+    try:
+        session.commit(f"create {template.kind} cube", {"stage": "create"})
+    except (icechunk.IcechunkError, icechunk.ConflictError):
+        if _is_blank(repository):
+            raise
 
 
 def _is_blank(repository: icechunk.Repository) -> bool:
@@ -186,16 +236,14 @@ def _storage(url: str | Path) -> icechunk.Storage:
     path = local_path(url)
     if path is not None:
         return icechunk.local_filesystem_storage(str(path.absolute()))
-    parts = urlsplit(str(url))
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    anonymous = os.environ.get("AWS_NO_SIGN_REQUEST", "").lower() in {"yes", "true", "1"}
+    parts, known = urlsplit(str(url)), places.s3_settings()
     return icechunk.s3_storage(
         bucket=parts.netloc,
         prefix=parts.path.strip("/") or None,
-        region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
-        endpoint_url=endpoint,
-        allow_http=endpoint is not None and endpoint.startswith("http://"),
-        force_path_style=endpoint is not None,
-        anonymous=anonymous or None,
-        from_env=None if anonymous else True,
+        region=known.region,
+        endpoint_url=known.endpoint,
+        allow_http=known.endpoint is not None and known.endpoint.startswith("http://"),
+        force_path_style=known.endpoint is not None,
+        anonymous=known.anonymous or None,
+        from_env=None if known.anonymous else True,
     )

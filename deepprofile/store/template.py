@@ -17,6 +17,7 @@ from zarr.abc.store import Store
 from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.storage import MemoryStore
 
+import deepprofile.store.codec  # noqa: F401  (whole shards are read at once)
 from deepprofile.store.layout import BLOCK_DAYS, EPOCH, Region
 
 LAYOUT_VERSION = 1

@@ -1,8 +1,9 @@
 """Write, audit, publish: how a cube changes.
 
-The driver branches ``staging`` from the head of ``main``, extends the arrays there and commits;
+The driver makes a branch of its own at the head of ``main``, extends the arrays there and commits;
 jobs write whole shards through forks of a new session and return them; the driver merges them,
 commits, checks what it finds, and moves ``main``. Readers of ``main`` see all of it or nothing.
+A reply of the store that is lost on the way is no failure: what was asked for is looked up.
 """
 
 import pickle
@@ -16,7 +17,9 @@ import icechunk
 import xarray as xr
 from distributed import Client
 
+from deepprofile.store.commit import commit, move_main
 from deepprofile.store.cube import open_session
+from deepprofile.store.faults import explain, explained
 from deepprofile.store.jobs import Job, JobFailure, Progress, WritingJob, run_jobs
 from deepprofile.store.layout import BLOCK_DAYS, day_at
 from deepprofile.store.repository import (
@@ -27,11 +30,10 @@ from deepprofile.store.repository import (
     open_group,
     open_or_create,
 )
+from deepprofile.store.staging import staging
 from deepprofile.store.template import Template, array_of, extend
 from deepprofile.store.writer import Shard, Writer
 
-STAGING = "staging"
-"""The branch on which a publication is prepared."""
 PROVENANCE = ("recipe", "versions", "model", "precision", "device", "max_gap_days")
 """Keys of a publication's metadata that also become root attributes of the cube."""
 
@@ -84,6 +86,7 @@ def publish(
     on_progress: Progress | None = None,
     window: int | None = None,
     retries: int = 2,
+    planned_at: str | None = None,
 ) -> Outcome:
     """Run jobs that write a cube, check the result, and show it to readers at once.
 
@@ -105,6 +108,8 @@ def publish(
         on_progress: called with the numbers of ended and of all jobs.
         window: jobs in flight, see `run_jobs`.
         retries: how often a job that raised is tried again.
+        planned_at: the snapshot that ``main`` showed when the jobs were planned; if somebody has
+            published since, nothing is run, as the jobs may be done or out of date.
 
     Returns:
         The outcome. Jobs that failed are in it and in the commit log; the rest is published.
@@ -112,33 +117,44 @@ def publish(
     Raises:
         PublicationError: if every job failed or the audit found something wrong; ``main`` has
             not moved.
-        ConflictError: if somebody else published meanwhile; ``main`` shows theirs.
+        ConflictError: if somebody else is publishing or has published meanwhile; ``main`` shows
+            theirs.
         LayoutMismatchError: if the cube exists with another template.
+        StoreError: if the disk is full, the clock is wrong or the store does not answer.
     """
     if "stage" not in metadata:
         raise ValueError("the metadata of a publication needs the key 'stage'")
-    with exclusive(url):
+    with explained(url), exclusive(url):
         repository = open_or_create(url, template)
-        head = repository.lookup_branch(MAIN)
-        _stage(repository, head)
-        extent = _extend(repository, url, n_days, message)
-        session = repository.writable_session(STAGING)
-        args = (function, pickle.dumps(session.fork()))
-        written, failed = run_jobs(
-            client, _run_job, jobs, args=args, window=window, retries=retries, on_done=on_progress
-        )
-        _check_written(url, written, failed)
-        results = [(job, part.result) for job, part in written]
-        ledger = {
-            **metadata,
-            **(summarise(results) if summarise else {}),
-            "extent": extent,
-            "done": dict(entry for job, _ in written for entry in job.entries.items()),
-            "failed": [_record(failure) for failure in failed],
-        }
-        snapshot = _commit(url, session, [part for _, part in written], message, ledger)
-        _audit(repository, url, snapshot, [part for _, part in written], audit)
-        _move_main(repository, url, snapshot, head)
+        with staging(repository, url) as (branch, head):
+            _check_plan(url, planned_at, head)
+            extent = _extend(repository, url, branch, n_days, message)
+            session = repository.writable_session(branch)
+            args = (function, pickle.dumps(session.fork()))
+            written, failed = run_jobs(
+                client,
+                _run_job,
+                jobs,
+                args=args,
+                window=window,
+                retries=retries,
+                on_done=on_progress,
+            )
+            _check_written(url, written, failed)
+            results = [(job, part.result) for job, part in written]
+            ledger = {
+                **metadata,
+                **(summarise(results) if summarise else {}),
+                "extent": extent,
+                "done": dict(entry for job, _ in written for entry in job.entries.items()),
+                "failed": [_record(failure) for failure in failed],
+            }
+            parts = [part for _, part in written]
+            session.merge(*(pickle.loads(part.fork) for part in parts))
+            open_group(session.store, url).update_attributes(_provenance(ledger))
+            snapshot = commit(repository, url, session, head, message, ledger)
+            _audit(repository, url, snapshot, parts, audit)
+            move_main(repository, url, snapshot, head)
     return Outcome(snapshot, list(ledger["done"]), failed, results)
 
 
@@ -156,17 +172,19 @@ def _run_job(job: Job, function: JobFunction, fork: bytes) -> _Written:
     return _Written(result, pickle.dumps(session), writer.written)
 
 
-def _stage(repository: icechunk.Repository, head: str) -> None:
-    """Let ``staging`` begin at the head of ``main``; what an aborted run left there is dropped."""
-    if STAGING in repository.list_branches():
-        repository.reset_branch(STAGING, head)
-    else:
-        repository.create_branch(STAGING, head)
+def _check_plan(url: str | Path, planned_at: str | None, head: str) -> None:
+    if planned_at is not None and planned_at != head:
+        raise ConflictError(
+            f"{url}: somebody else has published since this run looked what is to do: {MAIN} was "
+            f"at {planned_at}, now it is at {head}. Run the stage again: it leaves out what is "
+            "already there."
+        )
 
 
 def _extend(
     repository: icechunk.Repository,
     url: str | Path,
+    branch: str,
     n_days: int | None,
     message: str,
 ) -> dict[str, Any]:
@@ -175,7 +193,7 @@ def _extend(
     Returns:
         The extent of the cube for the commit log.
     """
-    session = repository.writable_session(STAGING)
+    session = repository.writable_session(branch)
     group = open_group(session.store, url)
     if n_days is not None:
         extend(group, n_days)
@@ -187,7 +205,8 @@ def _extend(
         days = array_of(group, "time").shape[0]
         extent |= {"first_day": day_at(first).isoformat(), "n_days": days}
     if session.has_uncommitted_changes:
-        session.commit(f"{message}: structure", {"stage": "structure", "extent": extent})
+        ledger = {"stage": "structure", "extent": extent}
+        commit(repository, url, session, session.snapshot_id, f"{message}: structure", ledger)
     return extent
 
 
@@ -195,9 +214,12 @@ def _check_written(
     url: str | Path, written: list[tuple[Any, _Written]], failed: list[JobFailure]
 ) -> None:
     if failed and not written:
+        reason = failed[0].error
+        if reason.startswith(icechunk.IcechunkError.__name__):
+            reason = explain(url, reason)
         raise PublicationError(
             f"{url}: all {len(failed)} jobs failed, nothing was published. "
-            f"The first, {failed[0].job.key}: {failed[0].error}\n{failed[0].traceback}"
+            f"The first, {failed[0].job.key}: {reason}\n{failed[0].traceback}"
         )
     owner: dict[Shard, str] = {}
     for job, part in written:
@@ -208,25 +230,6 @@ def _check_written(
                     "was published. A shard belongs to one job."
                 )
             owner[shard] = job.key
-
-
-def _commit(
-    url: str | Path,
-    session: icechunk.Session,
-    parts: list[_Written],
-    message: str,
-    ledger: Mapping[str, Any],
-) -> str:
-    """Merge the forks, note the provenance and commit on ``staging``."""
-    session.merge(*(pickle.loads(part.fork) for part in parts))
-    open_group(session.store, url).update_attributes(_provenance(ledger))
-    try:
-        return session.commit(message, dict(ledger))
-    except icechunk.ConflictError as error:
-        raise ConflictError(
-            f"{url}: another publication has taken over the branch {STAGING}, so this one stopped. "
-            "Run the stage again when it has finished; what it did will not be repeated."
-        ) from error
 
 
 def _provenance(ledger: Mapping[str, Any]) -> dict[str, str]:
@@ -265,17 +268,3 @@ def _audit(
             f"{url}: the audit found {len(problems)} problems, nothing was published. "
             f"The snapshot {snapshot} can be opened to look at it.\n  {shown}"
         )
-
-
-def _move_main(repository: icechunk.Repository, url: str | Path, snapshot: str, head: str) -> None:
-    try:
-        repository.reset_branch(MAIN, snapshot, from_snapshot_id=head)
-    except icechunk.IcechunkError as error:
-        found = repository.lookup_branch(MAIN)
-        if found == head:
-            raise
-        raise ConflictError(
-            f"{url}: somebody else has published meanwhile: {MAIN} is at {found}, expected {head}. "
-            "Theirs stays, this publication was dropped. Run the stage again; it starts from "
-            "the new head and leaves out what is already there."
-        ) from error

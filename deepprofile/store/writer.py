@@ -1,17 +1,23 @@
 """Writing inside a job: whole shards only, checked before they are written."""
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import zarr
 from icechunk import Session
 from numpy.typing import NDArray
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
 
 from deepprofile.store.layout import BLOCK_DAYS, Block, Region, Tile
+from deepprofile.store.packing import pack, packing_of
 from deepprofile.store.rounding import round_mantissa
 from deepprofile.store.template import array_of, dimension_names
 
+IN_FLIGHT = 3
+"""Shards of one write that are packed and sent at the same time: the store's delay is hidden."""
 Shard = tuple[str, tuple[int, ...]]
 """Name of an array and the position of one unit of writing in its grid."""
 
@@ -78,15 +84,20 @@ class Writer:
             target = array_of(self._group, array)
         slices = _whole_shards(target, array, selection)
         _check_data(target, array, slices, data)
-        keep_bits = target.attrs.get("keep_bits")
-        for position in np.ndindex(*_shard_counts(target, slices)):
-            shard, part = _shard(target, slices, position)
-            values = data[part]
-            _check_finite(array, shard, values)
-            if keep_bits is not None:
-                values = round_mantissa(values, int(str(keep_bits)))
-            target[_region(target, shard)] = values
-            self.written.append((array, shard))
+        places = [
+            _shard(target, slices, position)
+            for position in np.ndindex(*_shard_counts(target, slices))
+        ]
+        if len(places) == 1:
+            _write_shard(target, array, places[0][0], data)
+        else:
+            with ThreadPoolExecutor(min(len(places), IN_FLIGHT)) as pool:
+                for done in [
+                    pool.submit(_write_shard, target, array, shard, data[part])
+                    for shard, part in places
+                ]:
+                    done.result()
+        self.written += [(array, shard) for shard, _ in places]
 
     def _local(self, tile: Tile) -> tuple[slice, slice]:
         if tile not in self.region:
@@ -152,6 +163,23 @@ def _check_data(
             f"{name}: found data of shape {data.shape} and type {data.dtype}, "
             f"expected shape {shape} and type {array.dtype}"
         )
+
+
+def _write_shard(
+    array: zarr.Array[Any], name: str, shard: tuple[int, ...], values: NDArray[Any]
+) -> None:
+    """Round, pack and store one shard, in place of what is there."""
+    _check_finite(name, shard, values)
+    keep_bits = array.attrs.get("keep_bits")
+    if keep_bits is not None:
+        values = round_mantissa(values, int(str(keep_bits)))
+    packing = packing_of(array)
+    if packing is None or array.shards is None:
+        array[_region(array, shard)] = values
+        return
+    packed = pack(values, array.shards, packing, array.fill_value)
+    key = "/".join(filter(None, [array.path, array.metadata.encode_chunk_key(shard)]))
+    sync(array.store.set(key, default_buffer_prototype().buffer.from_bytes(packed)))
 
 
 def _check_finite(name: str, shard: tuple[int, ...], values: NDArray[Any]) -> None:

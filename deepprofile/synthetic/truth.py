@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from deepprofile import places
 from deepprofile.profile import check_depth, check_layer
 from deepprofile.store.layout import EPOCH
 from deepprofile.synthetic.column import INTERFACES
@@ -112,7 +113,7 @@ def write_truth(
 
 
 def read_truth(path: str | Path) -> xr.Dataset:
-    """Open the truth of a demo Earth.
+    """Open the truth of a demo Earth, at a local path or a URL.
 
     Returns:
         ``soil_moisture(cell, soil_layer, time)`` in m³ m⁻³, ``interface(boundary)`` in metres,
@@ -122,9 +123,9 @@ def read_truth(path: str | Path) -> xr.Dataset:
     Raises:
         FileNotFoundError: if there is no such file.
     """
-    if not Path(path).exists():
+    if not places.exists(path):
         raise FileNotFoundError(f"no truth at {path}: write the demo Earth first")
-    with xr.open_dataset(path, engine="h5netcdf") as dataset:
+    with places.local_copy(path) as file, xr.open_dataset(file, engine="h5netcdf") as dataset:
         loaded = dataset.load()
     masks = {name: loaded[name].astype(bool) for name in MASKS}
     return loaded.assign(masks)

@@ -1,0 +1,183 @@
+"""Which granules each day is made from, and which days of a block are to be made anew."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+
+from deepprofile.products import Granule
+from deepprofile.products.files import file_name
+from deepprofile.stages.publication import fingerprint_of
+from deepprofile.store.layout import EPOCH
+
+HASH = 8
+"""Hexadecimal digits of the hash of a granule or of the settings."""
+_EPOCH = np.datetime64(EPOCH, "s")
+_HOUR, _DAY = 3600, 86400
+
+
+class Arrival(IntEnum):
+    """How a granule changes a cube; of several days that it touches the highest one counts."""
+
+    NEW = 0
+    LATE = 1
+    REPLACED = 2
+
+
+@dataclass(frozen=True)
+class MadeOf:
+    """What a day is made from.
+
+    Attributes:
+        settings: hash of the settings and the land mask.
+        hours: bit h is set if some granule has a step in hour h of the day.
+        granules: hash of name and tag of each granule with steps on the day, in the order of
+            reading.
+    """
+
+    settings: str
+    hours: int = 0
+    granules: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """For the ledger; `made_of` reads it."""
+        return " ".join((self.settings, f"{self.hours:x}", *self.granules))
+
+
+def made_of(text: str) -> MadeOf:
+    """The day that a text of the ledger describes."""
+    settings, hours, *granules = text.split()
+    return MadeOf(settings, int(hours, 16), tuple(granules))
+
+
+@dataclass
+class Listing:
+    """The granules of each day that has any.
+
+    Attributes:
+        hours: for each day index, the hours of each granule's steps on it, by the granule's hash
+            and in the order of reading.
+        granules: all granules in the order of reading.
+        positions: for each day index, the positions of its granules among them.
+    """
+
+    hours: dict[int, dict[str, int]] = field(default_factory=dict)
+    granules: Sequence[Granule] = ()
+    positions: dict[int, list[int]] = field(default_factory=dict)
+
+    def day(self, index: int, settings: str) -> MadeOf:
+        """What a day would be made from now."""
+        held = self.hours.get(index, {})
+        return MadeOf(settings, _any_of(held.values()), tuple(held))
+
+    def touching(self, days: Iterable[int]) -> tuple[Granule, ...]:
+        """Granules with steps on some of the days, each once and in the order of reading."""
+        found = {position for day in days for position in self.positions.get(day, ())}
+        return tuple(self.granules[position] for position in sorted(found))
+
+
+def list_days(granules: Sequence[Granule], tags: Mapping[str, str]) -> Listing:
+    """Granules by the days they touch: a step at 00:00 belongs to the day that it begins.
+
+    The steps of a granule are taken as evenly spaced from its first to its last.
+
+    Args:
+        granules: in the order of reading.
+        tags: size and time of change (or entity tag) of each file by its URL: archives have files
+            of the same name in several folders.
+    """
+    listing = Listing(granules=granules)
+    for position, granule in enumerate(granules):
+        own = fingerprint_of([f"{file_name(granule.url)} {tags.get(granule.url, '')}"])[:HASH]
+        for day, hours in _hours_of(granule).items():
+            held = listing.hours.setdefault(day, {})
+            held[own] = held.get(own, 0) | hours
+            listing.positions.setdefault(day, []).append(position)
+    return listing
+
+
+@dataclass(frozen=True)
+class Revision:
+    """What becomes of the days of a block, given what its shards were made from.
+
+    Attributes:
+        days: what each day of the block is made from afterwards.
+        fresh: positions of the days that are made from granules now.
+        lost: positions of the days that stay as published, although granules of which they
+            were made are gone.
+    """
+
+    days: tuple[MadeOf, ...]
+    fresh: tuple[int, ...]
+    lost: tuple[int, ...]
+
+
+def revise(
+    published: Sequence[MadeOf], listed: Sequence[MadeOf], *, withdrawn: bool = False
+) -> Revision:
+    """Decide day by day: made anew where its granules or settings are others, kept elsewhere.
+
+    A day of which some hours have no granule any more is kept: an archive that deletes what is
+    old, or loses it, must not take published days along.
+
+    Args:
+        published: what the first days of the block were made from; empty if it is not there.
+        listed: what all its days would be made from now.
+        withdrawn: whether what is published may be damaged: every day whose granules are all
+            there is made anew.
+    """
+    days, fresh, lost = [], [], []
+    for i, now in enumerate(listed):
+        before = published[i] if i < len(published) else None
+        gone = before is not None and bool(before.hours & ~now.hours)
+        if before is None or ((withdrawn or before != now) and not gone):
+            fresh.append(i)
+            days.append(now)
+            continue
+        if gone:
+            lost.append(i)
+        days.append(before)
+    return Revision(tuple(days), tuple(fresh), tuple(lost))
+
+
+def arrivals(before: MadeOf | None, now: Mapping[str, int], *, latest: bool) -> dict[str, Arrival]:
+    """How each granule of a day that is made anew changes it; those it was made from are left out.
+
+    Args:
+        before: what the day was made from, None if it was not there.
+        now: hours of each granule of the day, see `Listing.hours`.
+        latest: whether the day lies after all days that had granules.
+    """
+    held = before.granules if before is not None else ()
+    hours = before.hours if before is not None else 0
+    first = Arrival.NEW if latest else Arrival.LATE
+    return {
+        name: Arrival.REPLACED if own & hours else first
+        for name, own in now.items()
+        if name not in held
+    }
+
+
+def _hours_of(granule: Granule) -> dict[int, int]:
+    """Hours of a granule's steps as bits, by day index."""
+    first, last = (int((time - _EPOCH) // np.timedelta64(1, "s")) for time in _ends(granule))
+    seconds = np.linspace(first, last, max(1, granule.steps)).astype(np.int64)
+    days = np.unique(np.concatenate([seconds // _HOUR, [first // _HOUR, last // _HOUR]]))
+    found: dict[int, int] = {}
+    for hour in days.tolist():
+        day = hour * _HOUR // _DAY
+        found[day] = found.get(day, 0) | 1 << hour % 24
+    return found
+
+
+def _ends(granule: Granule) -> tuple[np.datetime64, np.datetime64]:
+    return granule.start.astype("datetime64[s]"), granule.last.astype("datetime64[s]")
+
+
+def _any_of(hours: Iterable[int]) -> int:
+    found = 0
+    for own in hours:
+        found |= own
+    return found

@@ -1,0 +1,1 @@
+"""What tests and demonstrations need beside the package itself."""

@@ -1,0 +1,222 @@
+"""A disk that is full or spoils shards, a limit on files, a clock that jumps."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fault_support import (
+    Driver,
+    contents,
+    expected,
+    missing,
+    numbers,
+    stamps,
+    threads,
+    write,
+)
+
+from deepprofile.store import CubeError, PublicationError, StoreError, open_cube
+from deepprofile.store.faults import explain
+from deepprofile.store.messages import cause
+from deepprofile.store.packing import ShardError
+from deepprofile.store.repository import open_repository
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def driver_client():
+    with threads() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def undisturbed(driver_client, tmp_path_factory):
+    url = str(tmp_path_factory.mktemp("undisturbed") / "cube")
+    write(driver_client, url, 1)
+    write(driver_client, url, 2)
+    return contents(url)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of a megabyte."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "deepprofile", str(disk)]
+    mounted = shutil.which("mount") and subprocess.run(command, capture_output=True, check=False)
+    if not mounted or mounted.returncode:
+        pytest.skip("no file system may be mounted here; the limit on files is tested below")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def fill(disk):
+    """Write until nothing more fits."""
+    with (disk / "ballast").open("ab", buffering=0) as file:
+        try:
+            while file.write(bytes(4096)):
+                pass
+        except OSError as error:
+            assert error.errno == 28
+
+
+class FillFirst(list):
+    """Jobs before which the disk becomes full."""
+
+    disk: Path
+
+    def __iter__(self):
+        fill(self.disk)
+        return super().__iter__()
+
+
+@pytest.mark.parametrize("moment", ["before", "jobs", "committed"])
+def test_a_full_disk_is_named_and_loses_nothing(driver_client, undisturbed, small_disk, moment):
+    url = str(small_disk / "cube")
+    write(driver_client, url, 1)
+    before, jobs = contents(url), FillFirst(stamps(2))
+    jobs.disk = small_disk
+    if moment == "before":
+        fill(small_disk)
+
+    def audit(_):
+        if moment == "committed":
+            fill(small_disk)
+        return ()
+
+    with pytest.raises(CubeError) as caught:
+        write(driver_client, url, 2, jobs if moment == "jobs" else stamps(2), audit=audit)
+    message = str(caught.value)
+    assert message.startswith(f"{url}: ")
+    assert f"the disk is full (0 B free at {url})" in message
+    assert "No space left on device" in message
+    assert "Make room there and run the stage again" in message
+    assert contents(url) == before
+    (small_disk / "ballast").unlink()
+    write(driver_client, url, 2, missing(url, 2))
+    assert contents(url) == undisturbed
+    assert open_repository(url).list_branches() == {"main"}
+
+
+def test_a_file_that_may_not_grow_is_named_and_loses_nothing(driver_client, undisturbed, tmp_path):
+    url = str(tmp_path / "cube")
+    write(driver_client, url, 1)
+    before = contents(url)
+    with Driver(tmp_path, url, 2, file_limit=2000) as driver:
+        code, report = driver.end()
+    assert code == 0
+    assert report.startswith("PublicationError: ")
+    assert "a file may not become as large as it must" in report
+    assert "ulimit -f" in report
+    assert contents(url) == before
+    write(driver_client, url, 2, missing(url, 2))
+    assert contents(url) == undisturbed
+
+
+def largest_shard(url):
+    """The file of the largest shard."""
+    return max(Path(url, "chunks").iterdir(), key=lambda path: path.stat().st_size)
+
+
+@pytest.mark.parametrize("chunks", [None, "shard"])
+@pytest.mark.parametrize("damage", ["half", "last byte", "empty", "flipped bit", "gone"])
+def test_a_damaged_shard_is_an_error_and_never_wrong_values(
+    driver_client, tmp_path, damage, chunks
+):
+    url = str(tmp_path / "cube")
+    write(driver_client, url, 1)
+    file = largest_shard(url)
+    body = file.read_bytes()
+    damaged = {
+        "half": body[: len(body) // 2],
+        "last byte": body[:-1],
+        "empty": b"",
+        "flipped bit": body[:50] + bytes([body[50] ^ 1]) + body[51:],
+    }
+    if damage in damaged:
+        file.write_bytes(damaged[damage])
+    else:
+        file.unlink()
+    values = open_cube(url, chunks=chunks)["soil_moisture"]
+    with pytest.raises(ShardError, match=r": soil_moisture: shard \(0, 0, 0, 0\) can't") as caught:
+        values.values  # noqa: B018
+    assert url in str(caught.value)
+    # The other shard is as it was.
+    np.testing.assert_array_equal(values[32:].values, expected(1)[32:])
+    write(driver_client, url, 2)
+    assert numbers(url) == {2}
+
+
+@pytest.fixture(scope="module")
+def shim(tmp_path_factory):
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None or sys.platform != "linux":
+        pytest.skip("no C compiler: the clock of a process can't be shifted")
+    library = tmp_path_factory.mktemp("clock") / "clock_shift.so"
+    source = str(HERE / "clock_shift.c")
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), source], check=True)
+    return library
+
+
+SHIFTED = """
+import sys
+from datetime import datetime
+from fault_support import threads, write
+from deepprofile.store import CubeError
+try:
+    with threads() as client:
+        write(client, sys.argv[1], int(sys.argv[2]))
+    print("published")
+except CubeError as error:
+    print(type(error).__name__, error)
+"""
+
+
+def under_another_clock(shim, shift, url, number):
+    environment = {
+        **os.environ,
+        "LD_PRELOAD": str(shim),
+        "CLOCK_SHIFT": str(shift),
+        "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]),
+    }
+    command = [sys.executable, "-c", SHIFTED, url, str(number)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return done.stdout.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("days", [-10, 10])
+def test_a_clock_that_jumped_is_named_and_loses_nothing(
+    driver_client, undisturbed, shim, tmp_path, days
+):
+    url = str(tmp_path / "cube")
+    write(driver_client, url, 1)
+    before = contents(url)
+    report = under_another_clock(shim, days * 86400, url, 2)
+    assert report.startswith("StoreError ")
+    assert url in report
+    assert "the clock of this machine can't be right" in report
+    assert "Set the clock" in report
+    assert contents(url) == before
+    write(driver_client, url, 2, missing(url, 2))
+    assert contents(url) == undisturbed
+
+
+def test_messages_of_the_store_are_told_without_their_trace():
+    text = (
+        "  x object store error Generic LocalFileSystem error\n  | \n  | context:\n"
+        "  |    0: icechunk::store::set\n  | \n  |-> Generic LocalFileSystem error\n"
+        "  `-> No space left on device (os error 28)\n"
+    )
+    assert cause(text) == (
+        "object store error Generic LocalFileSystem error (No space left on device (os error 28))"
+    )
+    assert "the disk is full (" in explain("/", text)
+    assert "the store failed: dispatch failure" in explain("s3://bucket/x", "dispatch failure")
+    assert issubclass(StoreError, CubeError) and issubclass(PublicationError, CubeError)

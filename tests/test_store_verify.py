@@ -1,0 +1,192 @@
+"""Damage that is done to a cube is found, named and repaired."""
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from rich.console import Console
+from store_support import N_DAYS, jobs, template, write_block
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+
+from deepprofile.store import (
+    describe,
+    done_jobs,
+    history,
+    open_cube,
+    publish,
+    render_verification,
+    repair,
+    verify,
+)
+from deepprofile.store.cube import session_at
+from deepprofile.store.ledger import open_failures
+from deepprofile.store.repository import open_repository
+from deepprofile.store.shard_check import unsound
+
+SHARD = ("soil_moisture", (0, 0, 0, 1))
+PIECE = "block 0 tile 28 60"
+
+
+def write(client, url, work, **metadata):
+    publish(
+        url,
+        template(),
+        N_DAYS,
+        write_block,
+        work,
+        client=client,
+        message="ingest",
+        metadata={"stage": "ingest", **metadata},
+    )
+
+
+@pytest.fixture(scope="module")
+def original(client, tmp_path_factory):
+    path = tmp_path_factory.mktemp("original") / "era5"
+    write(client, str(path), jobs())
+    return path
+
+
+@pytest.fixture
+def url(original, tmp_path):
+    shutil.copytree(original, tmp_path / "era5")
+    return str(tmp_path / "era5")
+
+
+def stored(url):
+    """The file that holds SHARD."""
+    key = f"{SHARD[0]}/c/" + "/".join(map(str, SHARD[1]))
+    raw = sync(session_at(url).store.get(key, default_buffer_prototype())).to_bytes()
+    (file,) = [f for f in Path(url, "chunks").iterdir() if f.read_bytes() == raw]
+    return file
+
+
+def flip(file, at):
+    data = bytearray(file.read_bytes())
+    data[at] ^= 1
+    file.write_bytes(bytes(data))
+
+
+def remove_end(file):
+    file.write_bytes(file.read_bytes()[:-50])
+
+
+def text_of(found):
+    console = Console(width=250)
+    with console.capture() as capture:
+        console.print(render_verification(found))
+    return capture.get()
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_a_sound_cube_has_no_problems(client, url, quick):
+    found = verify(url, client=client, quick=quick)
+    assert found.problems == []
+    checks = {check.name: check for check in found.arrays}
+    assert [(c.expected, c.present) for c in checks.values()] == [(4, 4), (4, 4)]
+    size = sum(f.stat().st_size for f in Path(url, "chunks").iterdir())
+    assert checks["soil_moisture"].stored_bytes == pytest.approx(size, rel=0.1)
+    every = 40 * 2 * 56 * 80
+    assert checks["soil_moisture"].values == (None if quick else (every, every))
+    assert "Problems: none" in text_of(found)
+
+
+@pytest.mark.parametrize(
+    ("damage", "quick", "what"),
+    [
+        (lambda file: flip(file, 100), False, "damaged.*checksum"),
+        (lambda file: flip(file, -20), True, "index does not fit"),
+        (lambda file: flip(file, -2), False, "checksum"),
+        (remove_end, True, "shorter than it was written"),
+        (remove_end, False, "shorter than it was written"),
+        (Path.unlink, True, "gone from the store"),
+        (Path.unlink, False, "gone from the store"),
+    ],
+)
+def test_damage_is_found_named_and_repaired(client, url, damage, quick, what):
+    sound = open_cube(url).load()
+    damage(stored(url))
+    found = verify(url, client=client, quick=quick)
+    (problem,) = found.problems
+    assert problem.shard == SHARD
+    assert problem.piece.name == PIECE
+    text = text_of(found)
+    for expected in ("soil_moisture shard 0/0/0/1, tile 28 60, block 0", "--repair", "ingest"):
+        assert expected in text
+    assert re.search(what, problem.what)
+    assert [piece.name for piece in repair(found)] == [PIECE]
+    done = done_jobs(url, "ingest")
+    assert len(done) == 3
+    assert list(open_failures(history(url))) == [PIECE]
+    assert describe(url).pieces == {"ingest": (3, 4)}
+    write(client, url, [job for job in jobs() if done.get(job.key) != job.fingerprint])
+    assert verify(url, client=client).problems == []
+    assert open_failures(history(url)) == {}
+    xr.testing.assert_equal(open_cube(url).load(), sound)
+
+
+def test_a_quick_check_reads_no_data(client, url):
+    flip(stored(url), 100)
+    assert verify(url, client=client, quick=True).problems == []
+
+
+def test_holes_and_pieces_that_are_not_there(client, tmp_path):
+    url = str(tmp_path / "era5")
+    write(client, url, jobs()[:3], without_land=[])
+    found = verify(url, client=client)
+    assert {p.shard for p in found.problems} == {
+        ("n_steps", (1, 0, 1)),
+        ("soil_moisture", (1, 0, 0, 1)),
+    }
+    assert all("a hole" in p.what and p.piece is None for p in found.problems)
+    assert repair(found) == []
+
+
+def test_a_piece_of_which_nothing_was_written_is_missing(client, tmp_path):
+    url = str(tmp_path / "era5")
+    write(client, url, jobs())
+
+    session = open_repository(url).writable_session("main")
+    sync(session.store.delete("n_steps/c/1/0/1"))
+    session.commit("somebody's accident", {"stage": "other"})
+    (problem,) = verify(url, client=client, quick=True).problems
+    assert problem.shard == ("n_steps", (1, 0, 1))
+    assert "although the ledger says" in problem.what
+    assert problem.piece.name == "block 1 tile 28 60"
+
+
+def test_values_that_contradict_each_other():
+    steps = np.ones((2, 1, 2), np.uint8)
+    moisture = np.full((2, 1, 1, 2), 0.2, np.float32)
+    both = {"soil_moisture": moisture, "n_steps": steps}
+    assert unsound("gldas", "soil_moisture", both) == []
+    steps[1, 0, 0] = 0
+    assert unsound("gldas", "soil_moisture", both) == ["1 cell-days have values but no time step"]
+    moisture[1, 0, 0, 0] = np.nan
+    assert unsound("gldas", "soil_moisture", both) == []
+    moisture[0] = np.inf
+    assert "2 values are infinite" in unsound("gldas", "soil_moisture", both)[0]
+    flag = np.array([[[0, 2]], [[1, 255]]], np.uint8)
+    coefficients = np.where(flag[:, None] < 2, 0.1, np.nan).astype(np.float32)
+    profiles = {"coefficients": coefficients.repeat(10, axis=1), "flag": flag}
+    assert unsound("coefficients", "coefficients", profiles) == []
+    flag[0, 0, 1] = 0
+    assert len(unsound("coefficients", "coefficients", profiles)) == 1
+    mask = {"land": np.array([[0, 1, 2]], np.uint8)}
+    assert len(unsound("static", "land", mask)) == 1
+
+
+def test_blocks_before_the_first_of_the_ledger_are_no_holes(client, tmp_path):
+    """The time axis begins before the period of the recipe does."""
+    url = str(tmp_path / "era5")
+    write(client, url, [job for job in jobs() if job.block.index == 1])
+    found = verify(url, client=client, quick=True)
+    assert found.problems == []
+    assert [check.expected for check in found.arrays] == [2, 2]
+    summary = describe(url)
+    assert summary.holes == []
+    assert [array.percent for array in summary.arrays] == [100.0, 100.0]
