@@ -250,12 +250,11 @@ def read_forever(url, folder, environment):
             print(json.dumps([sorted(numbers(url)), sorted(before)]), file=file, flush=True)
 
 
-def wait_for_a_read(folder):
-    """Wait until the reader has read once from beginning to end."""
-    path = Path(folder) / "reads"
+def wait_for_a_read(folder, number):
+    """Wait until the reader has seen a publication, and it alone."""
+    path, end = Path(folder) / "reads", time.monotonic() + PATIENCE
     wait_for(path)
-    end, first = time.monotonic() + PATIENCE, path.read_text().count("\n")
-    while path.read_text().count("\n") < first + 2:  # the next one may have begun before
+    while not (lines := path.read_text().splitlines()) or f"[[{number}]," not in lines[-1]:
         if time.monotonic() > end:
-            raise TimeoutError("the reader does not read")
-        time.sleep(0.005)
+            raise TimeoutError(f"the reader does not see {number}; the last it saw: {lines[-1:]}")
+        time.sleep(0.02)

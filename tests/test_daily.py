@@ -21,7 +21,7 @@ from deepprofile import cli, grid, stages
 from deepprofile.model.configuration import NetworkConfig
 from deepprofile.model.flags import Flag
 from deepprofile.model.network import DeepProfile
-from deepprofile.recipe import Period, RecipeError, load_recipe
+from deepprofile.recipe import Period, ProductSource, RecipeError, load_recipe
 from deepprofile.stages import Context, StageError, daily
 from deepprofile.stages.daily import Code, run_daily
 from deepprofile.store import history
@@ -346,6 +346,16 @@ def test_the_command_prints_one_line(base, world, client, monkeypatch, capsys, a
     assert (line["bytes"], line["tiles"], line["days_added"]) == ("0", "0", "0")
     assert err.startswith(said)
     assert bool(err) == bool(said)
+
+
+def test_a_silent_archive_is_no_wrong_setup(world, client, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "any")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # nobody listens there
+    sources = {"smap_l4": ProductSource(url="s3://archive/SPL4SMGP")}
+    report = world.run(client, recipe=world.recipe.model_copy(update={"products": sources}))
+    assert (report.code, values(report.line)) == (Code.FAILED, {"status": "failed"})
+    assert "s3://archive" in report.problem
 
 
 def test_a_missing_model_or_archive_is_an_error_of_the_user(world, monkeypatch, capsys):

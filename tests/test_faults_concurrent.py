@@ -44,10 +44,10 @@ def test_a_reader_sees_one_publication_at_a_time_through_fifty(driver_client, ur
     reader = context.Process(target=read_forever, args=(url, str(tmp_path), known))
     reader.start()
     try:
-        wait_for_a_read(tmp_path)
+        wait_for_a_read(tmp_path, 0)
         for number in range(1, PUBLICATIONS + 1):
             write(driver_client, url, number)
-            wait_for_a_read(tmp_path)
+            wait_for_a_read(tmp_path, number)
     finally:
         (tmp_path / "stop").touch()
         reader.join()

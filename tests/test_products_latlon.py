@@ -1,5 +1,7 @@
 """GLDAS and ERA5-Land: files on a regular latitude-longitude grid."""
 
+import subprocess
+import sys
 from datetime import date, timedelta
 from itertools import pairwise
 
@@ -445,3 +447,28 @@ def test_a_granule_object_outside_the_days_is_not_opened():
     daily = Era5Land().read_daily([Granule("/nowhere.nc", time, time)], DAY, 1, ROWS, COLUMNS)
     assert daily.set_aside == []
     assert daily.short_days == [(DAY, 0)]
+
+
+THREADS = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from deepprofile.products.files import open_netcdf
+
+def read(_):
+    with open_netcdf(sys.argv[1]) as dataset:
+        return float(dataset["height"].mean())
+
+with ThreadPoolExecutor(4) as pool:
+    print(set(pool.map(read, range(200))))
+"""
+
+
+def test_threads_of_one_process_open_files_at_once(tmp_path):
+    # A process of its own: the netCDF library, which is not used for these, crashes it.
+    path = tmp_path / "relief.nc"
+    values = np.ones((64, 64), np.float32)
+    xr.Dataset({"height": (("y", "x"), values)}).to_netcdf(path, engine="netcdf4")
+    done = subprocess.run(
+        [sys.executable, "-c", THREADS, str(path)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "{1.0}"), done.stderr

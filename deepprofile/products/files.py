@@ -8,6 +8,7 @@ from inspect import signature
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import h5py
 import numpy as np
 import xarray as xr
 
@@ -201,7 +202,8 @@ def open_netcdf(url: str, **options: Any) -> Iterator[xr.Dataset]:
         if path is None and size <= _COPIED:
             path = str(stack.enter_context(places.copied_file(url)))
         source = path if path is not None else stack.enter_context(_open_remote(url))
-        engine = "netcdf4" if path is not None else None
+        # h5netcdf can be used by several threads at once; the netCDF library crashes.
+        engine = None if path is None else "h5netcdf" if h5py.is_hdf5(path) else "netcdf4"
         try:
             dataset = xr.open_dataset(source, engine=engine, cache=False, **options)
         except ValueError as error:  # of no known format, or with times that can't be decoded

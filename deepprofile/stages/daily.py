@@ -11,6 +11,7 @@ from distributed import Client
 from filelock import FileLock, Timeout
 from rich.console import Console
 
+from deepprofile.places import UnreachableError
 from deepprofile.products import PRODUCTS, Granule
 from deepprofile.recipe import Period, Recipe, last_full_day
 from deepprofile.stages import ingest, predict
@@ -108,7 +109,7 @@ def run_daily(recipe: Recipe, asked: date | None, connect: Connect, console: Con
     except _HeldError as error:
         line = _line(recipe.name, "another run is at work, nothing done", {"status": "busy"})
         return Report(Code.BUSY, line, str(error))
-    except StoreError as error:
+    except (StoreError, UnreachableError) as error:
         line = _line(recipe.name, "the store failed", {"status": "failed"})
         return Report(Code.FAILED, line, str(error))
 

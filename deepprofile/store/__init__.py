@@ -2,7 +2,6 @@
 
 from deepprofile.store.cube import open_cube
 from deepprofile.store.expire import SAFETY, Expiry, expire
-from deepprofile.store.faults import StoreError
 from deepprofile.store.inspect import Summary, describe, render
 from deepprofile.store.jobs import (
     Job,
@@ -30,6 +29,7 @@ from deepprofile.store.repository import (
     CubeError,
     LayoutMismatchError,
     NotACubeError,
+    StoreError,
 )
 from deepprofile.store.rounding import round_mantissa
 from deepprofile.store.snapshots import Moment, moment_of

@@ -7,9 +7,8 @@ from typing import Any
 
 import icechunk
 
-from deepprofile.store.faults import StoreError
 from deepprofile.store.messages import cause
-from deepprofile.store.repository import MAIN, ConflictError
+from deepprofile.store.repository import MAIN, ConflictError, StoreError
 
 
 def commit(

@@ -11,12 +11,7 @@ import icechunk
 from dask.utils import format_bytes
 
 from deepprofile.store.messages import cause
-from deepprofile.store.repository import CubeError, local_path
-
-
-class StoreError(CubeError):
-    """The disk or the object store below a cube refused what was asked of it."""
-
+from deepprofile.store.repository import StoreError, local_path
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL = re.compile(r"No space left on device|os error 28\b|Disk quota exceeded|os error 122\b")

@@ -1,6 +1,7 @@
 """Where cubes lie: Icechunk repositories on a local disk or in an object store."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -28,8 +29,16 @@ if "ICECHUNK_LOG" not in os.environ:
     icechunk.set_logs_filter("error")
 
 
+_SILENT = re.compile(r"dispatch failure|timed? ?out", re.IGNORECASE)
+"""What Icechunk says of a store that does not answer; any other refusal is an answer."""
+
+
 class CubeError(Exception):
     """Something about a cube that can't be as it is; the message says what to do."""
+
+
+class StoreError(CubeError):
+    """The disk or the object store below a cube refused what was asked of it, or is silent."""
 
 
 class NotACubeError(CubeError):
@@ -98,7 +107,8 @@ def _exists(storage: icechunk.Storage, url: str | Path) -> bool:
 
 
 def _unreachable(url: str | Path, error: icechunk.IcechunkError) -> CubeError:
-    return CubeError(
+    silent = _SILENT.search(str(error)) is not None
+    return (StoreError if silent else CubeError)(
         f"{url}: can't be reached: {cause(str(error))}. Check the address, the bucket, the "
         "variables AWS_ENDPOINT_URL and AWS_REGION, and the credentials and what they may do."
     )

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import icechunk
 
-from deepprofile.store.faults import StoreError
-from deepprofile.store.repository import MAIN, local_path
+from deepprofile.store.repository import MAIN, StoreError, local_path
 
 STAGING = "staging"
 """First part of the names of the branches on which publications are prepared."""
