@@ -14,6 +14,7 @@ from distributed import Client, LocalCluster
 from deepprofile.testing import object_store as servers
 
 BUCKET = "tests"
+N_WORKERS = 2
 _clients: list[Client] = []
 _numbers = itertools.count()
 
@@ -44,7 +45,7 @@ def real_data() -> Callable[[str], Path]:
 def client() -> Iterator[Client]:
     """Two spawned worker processes of one thread; a job may lose one worker, not two."""
     with dask.config.set({"distributed.scheduler.allowed-failures": 1}):
-        cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+        cluster = LocalCluster(n_workers=N_WORKERS, threads_per_worker=1, dashboard_address=None)
         connected = Client(cluster)
         _clients.append(connected)
         yield connected
@@ -53,6 +54,13 @@ def client() -> Iterator[Client]:
         with suppress(TimeoutError):
             connected.close()
             cluster.close()
+
+
+@pytest.fixture(autouse=True)
+def _all_workers() -> None:
+    """Every test finds both workers, also after one that killed some."""
+    for connected in _clients:
+        connected.wait_for_workers(N_WORKERS, timeout=120)
 
 
 @pytest.fixture(scope="session")
