@@ -4,7 +4,8 @@
     python benchmarks/store.py --s3       # an S3 server on this machine, with 0 and 20 ms added
 
 Ours: a session, a `Writer`, a commit; `read_tile` after opening. Peer: xarray's `to_zarr(region=…)`
-and `open_zarr` on a plain Zarr v3 store with the same dimensions, shards, chunks and codecs. Both
+and `open_zarr` on a plain Zarr v3 store with the same dimensions, shards, chunks and codecs, which
+zarr packs and unpacks itself. Both
 write into a structure that is there. Both open the store anew at every turn, take turns in one
 process, and are checked to hold the same values. Times are minima over turns. The peer is measured
 with the values as they come, and with values whose mantissas were rounded before, which pack as
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
 import numpy as np
+import s3fs
 import xarray as xr
 import zarr
 from dask.utils import format_bytes
@@ -28,6 +30,7 @@ from dask.utils import format_bytes
 from deepprofile.benchmark import TILE, committed_writer, forcing_template, make_cube
 from deepprofile.benchmark import smooth_fields as fields_of
 from deepprofile.store import open_cube, read_tile
+from deepprofile.store.codec import NAME
 from deepprofile.store.kinds import MOISTURE_BITS
 from deepprofile.store.layout import BLOCK_DAYS, Block
 from deepprofile.store.repository import open_repository
@@ -79,8 +82,9 @@ class Peer:
 
     def read(self) -> np.ndarray:
         """The tile-year."""
-        dataset = xr.open_zarr(self.url, chunks=None, zarr_format=3, consolidated=False)
-        values: np.ndarray = dataset["forcing"].values
+        with zarr.config.set({f"codecs.{NAME}": "zarr.codecs.sharding.ShardingCodec"}):
+            dataset = xr.open_zarr(self.url, chunks=None, zarr_format=3, consolidated=False)
+            values: np.ndarray = dataset["forcing"].values
         return values
 
 
@@ -129,14 +133,15 @@ def compare(folder: str, values: np.ndarray, turns: int) -> None:
 def object_store(latency: float) -> Iterator[str]:
     """A bucket of a server on this machine, each of whose replies comes so much later."""
     from deepprofile.testing.object_store import active, serve
-    from deepprofile.testing.proxy import Proxy
+    from deepprofile.testing.proxy import proxy_before
 
     with serve() as store:
         store.create_bucket("benchmark")
-        delayed = Proxy(store.endpoint, latency=latency) if latency else nullcontext()
-        with delayed as proxy:
-            endpoint = proxy.endpoint if latency else store.endpoint
-            with active({**store.environment, "AWS_ENDPOINT_URL": endpoint}):
+        with proxy_before(store.endpoint) if latency else nullcontext(store) as server:
+            if latency:
+                server.latency = latency
+            s3fs.S3FileSystem.clear_instance_cache()  # the peer's client of an earlier server
+            with active({**store.environment, "AWS_ENDPOINT_URL": server.endpoint}):
                 yield "s3://benchmark/store"
 
 
@@ -144,13 +149,14 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--s3", action="store_true", help="on an S3 server of this machine")
+    parser.add_argument("--latency", type=float, nargs="*", default=LATENCIES, help="seconds")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--folder", help="where the local stores are written")
     given = parser.parse_args()
     values = tile_year()
     print(f"tile-year of {values.shape[1]} variables, {format_bytes(values.nbytes)} raw")
     if given.s3:
-        for latency in LATENCIES:
+        for latency in given.latency:
             print(f"S3 on this machine, {1000 * latency:.0f} ms added to each request")
             with object_store(latency) as url:
                 compare(url, values, given.turns)
