@@ -13,7 +13,7 @@ from rich.text import Text
 from deepprofile import stages
 from deepprofile.benchmark import N_STEPS, measure_rates
 from deepprofile.cluster import LOCAL, ClusterError, connected
-from deepprofile.cube_commands import commands, terminal
+from deepprofile.cube_commands import ClusterOption, commands, terminal
 from deepprofile.export import ExportError, Form, Request, export_layers, layer_of
 from deepprofile.places import PlaceError
 from deepprofile.progress import meter
@@ -58,9 +58,7 @@ def run(
         list[str] | None,
         typer.Option(help=f"Run only this stage; may be repeated. One of {stages.names()}."),
     ] = None,
-    cluster: Annotated[
-        str, typer.Option(help="A file of cluster/, a scheduler's address, or 'local'.")
-    ] = LOCAL,
+    cluster: ClusterOption = LOCAL,
     retry_failed: Annotated[
         bool, typer.Option(help="Repeat the jobs that failed before, and run no others.")
     ] = False,
@@ -155,9 +153,7 @@ def daily(
             help="A UTC day that is wanted; without it, whatever has arrived up to yesterday.",
         ),
     ] = None,
-    cluster: Annotated[
-        str, typer.Option(help="A file of cluster/, a scheduler's address, or 'local'.")
-    ] = LOCAL,
+    cluster: ClusterOption = LOCAL,
     verbose: Annotated[
         bool, typer.Option(help="Say on standard error what the stages do and set aside.")
     ] = False,

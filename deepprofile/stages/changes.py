@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from zarr.core.sync import sync
 
 from deepprofile.model.flags import Flag
 from deepprofile.store import Commit, NotACubeError, history, open_cube
 from deepprofile.store.layout import BLOCK_DAYS
 from deepprofile.store.repository import MAIN, open_group, open_repository
+from deepprofile.store.shard_grid import chunk_key
 from deepprofile.store.template import array_of
 
 PROFILE = (Flag.VALID, Flag.GAP_FILLED)
@@ -71,11 +73,9 @@ def bytes_written(before: Seen, after: Seen) -> int:
     ).updated_chunks
     store = repository.readonly_session(snapshot_id=after.snapshot).store
     keys = [
-        "/".join((path.strip("/"), "c", *map(str, position)))
-        for path, positions in changed.items()
-        for position in positions
+        chunk_key(path, position) for path, positions in changed.items() for position in positions
     ]
-    return sum(store._sync(store.getsize(key)) for key in keys)
+    return sum(sync(store.getsize(key)) for key in keys)
 
 
 def share_with_profile(url: str, land: NDArray[np.bool_]) -> float:

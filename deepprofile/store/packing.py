@@ -19,7 +19,8 @@ from zarr.codecs.bytes import Endian
 from zarr.codecs.sharding import ShardingCodecIndexLocation
 
 CHECKSUM_BYTES = 4
-_ABSENT = np.iinfo(np.uint64).max
+ABSENT = int(np.iinfo(np.uint64).max)
+"""Offset and length of a chunk that is not in its shard."""
 _SHUFFLES = {"noshuffle": Blosc.NOSHUFFLE, "shuffle": Blosc.SHUFFLE, "bitshuffle": Blosc.BITSHUFFLE}
 
 
@@ -74,7 +75,7 @@ def pack(values: NDArray[Any], shard: tuple[int, ...], packing: Packing, fill: A
         the array are absent.
     """
     counts = _counts(shard, packing.chunk)
-    index = np.full((*counts, 2), _ABSENT, dtype="<u8")
+    index = np.full((*counts, 2), ABSENT, dtype="<u8")
     parts: list[bytes] = []
     start = 0
     for position in np.ndindex(counts):
@@ -109,7 +110,7 @@ def unpack(
     values = np.empty(shard, dtype=dtype)
     for position in np.ndindex(counts):
         place, (start, length) = _place(position, packing.chunk), map(int, index[position])
-        if start == _ABSENT:
+        if start == ABSENT:
             values[place] = fill
             continue
         if start + length > data.size:

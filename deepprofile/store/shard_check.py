@@ -15,17 +15,14 @@ from zarr.storage import MemoryStore
 
 from deepprofile.store.cube import session_at
 from deepprofile.store.messages import cause
+from deepprofile.store.packing import ABSENT, CHECKSUM_BYTES
 from deepprofile.store.repository import open_group
 from deepprofile.store.shard_grid import chunk_key
 from deepprofile.store.template import KIND, array_of
-from deepprofile.store.writer import Shard, unit_of_writing
+from deepprofile.store.writer import Shard, region_of_shard
 
 _WITH_PROFILE = (0, 1)
 """Flags of coefficients with which a profile is there: valid, gap filled."""
-_ABSENT = 2**64 - 1
-"""Offset and length of an inner chunk that is not in its shard."""
-_CHECKSUM = 4
-"""Bytes of the checksum at the end of the index of a shard."""
 
 
 class DamagedError(ValueError):
@@ -141,21 +138,21 @@ def _stored_size(store: icechunk.IcechunkStore, array: zarr.Array[Any], shard: S
     key = chunk_key(*shard)
     size = int(sync(store.getsize(key)))
     inner = int(np.prod([s // c for s, c in zip(array.shards or (), array.chunks, strict=False)]))
-    length = 16 * inner + _CHECKSUM if array.shards else 1
+    length = 16 * inner + CHECKSUM_BYTES if array.shards else 1
     if length > size:
         raise DamagedError(f"{size} bytes are stored, fewer than the index has ({length})")
     end = sync(store.get(key, default_buffer_prototype(), RangeByteRequest(size - length, size)))
     if end is None or len(end) != length:
         raise DamagedError(f"the last {length} of {size} bytes can't be read")
     if array.shards:
-        _check_index(end.to_bytes()[:-_CHECKSUM], size - length)
+        _check_index(end.to_bytes()[:-CHECKSUM_BYTES], size - length)
     return size
 
 
 def _check_index(index: bytes, size: int) -> None:
     """Raise DamagedError unless the inner chunks fill the shard up to its index."""
     offsets, lengths = np.frombuffer(index, "<u8").reshape(-1, 2).T
-    absent = int((offsets == _ABSENT).sum())
+    absent = int((offsets == ABSENT).sum())
     if absent:
         raise DamagedError(f"{absent} of {offsets.size} chunks are not in the shard")
     order = np.argsort(offsets)
@@ -181,11 +178,7 @@ def _decoded(
         raise DamagedError(f"{found} bytes are stored, expected {size}")
     memory = MemoryStore({"zarr.json": metadata, chunk_key("", position).strip("/"): raw})
     alone = zarr.open_array(memory, mode="r")
-    region = tuple(
-        slice(at * unit, min((at + 1) * unit, n))
-        for at, unit, n in zip(position, unit_of_writing(array), array.shape, strict=True)
-    )
-    return np.asarray(alone[region])
+    return np.asarray(alone[region_of_shard(array, position)])
 
 
 def _reason(error: Exception) -> str:

@@ -175,7 +175,7 @@ def _write_shard(
         values = round_mantissa(values, int(str(keep_bits)))
     packing = packing_of(array)
     if packing is None or array.shards is None:
-        array[_region(array, shard)] = values
+        array[region_of_shard(array, shard)] = values
         return
     packed = pack(values, array.shards, packing, array.fill_value)
     key = "/".join(filter(None, [array.path, array.metadata.encode_chunk_key(shard)]))
@@ -210,7 +210,8 @@ def _shard(
     return shard, part
 
 
-def _region(array: zarr.Array[Any], shard: tuple[int, ...]) -> tuple[slice, ...]:
+def region_of_shard(array: zarr.Array[Any], shard: tuple[int, ...]) -> tuple[slice, ...]:
+    """What a shard holds of its array, by the shard's position."""
     return tuple(
         slice(i * unit, min((i + 1) * unit, size))
         for i, unit, size in zip(shard, unit_of_writing(array), array.shape, strict=True)
