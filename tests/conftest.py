@@ -10,6 +10,7 @@ import dask
 import hypothesis
 import pytest
 from distributed import Client, LocalCluster
+from fault_support import contents, threads, write
 
 from deepprofile.testing import object_store as servers
 
@@ -80,3 +81,19 @@ def object_store() -> Iterator[servers.ObjectStore]:
 def s3_url(object_store: servers.ObjectStore) -> str:
     """A prefix of the S3 server that no other test has; it holds nothing yet."""
     return f"s3://{BUCKET}/test-{next(_numbers)}"
+
+
+@pytest.fixture(scope="module")
+def driver_client() -> Iterator[Client]:
+    """Workers that are threads of this process."""
+    with threads() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def undisturbed(driver_client, tmp_path_factory):
+    """What two publications in peace make."""
+    url = str(tmp_path_factory.mktemp("undisturbed") / "cube")
+    write(driver_client, url, 1)
+    write(driver_client, url, 2)
+    return contents(url)

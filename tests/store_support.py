@@ -8,7 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from deepprofile.profile import Layer
-from deepprofile.store import Block, Region, SinglePiece, Tile, Writer, soil_moisture_template
+from deepprofile.store import (
+    Block,
+    Region,
+    SinglePiece,
+    Tile,
+    Writer,
+    publish,
+    soil_moisture_template,
+)
 from deepprofile.store.layout import blocks
 
 REGION = Region((28, 29), (59, 61))  # 56 x 80 cells: the second tile has 16 columns
@@ -76,3 +84,17 @@ def _inject(job: BlockJob) -> None:
     if job.fault == "once" and not Path(job.marker).exists():
         Path(job.marker).touch()
         raise RuntimeError("only the first time")
+
+
+def publish_all(client, url, work, **metadata):
+    """Publish jobs as the stage ingest does; the new snapshot."""
+    return publish(
+        url,
+        template(),
+        N_DAYS,
+        write_block,
+        work,
+        client=client,
+        message="ingest",
+        metadata={"stage": "ingest", **metadata},
+    ).snapshot_id

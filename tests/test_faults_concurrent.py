@@ -14,7 +14,6 @@ from fault_support import (
     numbers,
     read_forever,
     template,
-    threads,
     wait_for_a_read,
     write,
 )
@@ -23,12 +22,6 @@ from deepprofile.store import ConflictError, history
 from deepprofile.store.repository import open_or_create, open_repository
 
 PUBLICATIONS = 50
-
-
-@pytest.fixture(scope="module")
-def driver_client():
-    with threads() as client:
-        yield client
 
 
 @pytest.fixture(params=["local", "s3"])

@@ -15,7 +15,6 @@ from fault_support import (
     missing,
     numbers,
     stamps,
-    threads,
     write,
 )
 
@@ -26,20 +25,6 @@ from deepprofile.store.packing import ShardError
 from deepprofile.store.repository import open_repository
 
 HERE = Path(__file__).parent
-
-
-@pytest.fixture(scope="module")
-def driver_client():
-    with threads() as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def undisturbed(driver_client, tmp_path_factory):
-    url = str(tmp_path_factory.mktemp("undisturbed") / "cube")
-    write(driver_client, url, 1)
-    write(driver_client, url, 2)
-    return contents(url)
 
 
 @pytest.fixture

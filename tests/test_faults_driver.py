@@ -16,28 +16,12 @@ from fault_support import (
     missing,
     numbers,
     stamps,
-    threads,
     work,
     write,
 )
 
 from deepprofile.store import CubeError, PublicationError
 from deepprofile.store.repository import open_repository
-
-
-@pytest.fixture(scope="module")
-def driver_client():
-    with threads() as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def undisturbed(driver_client, tmp_path_factory):
-    """What two publications in peace make."""
-    url = str(tmp_path_factory.mktemp("undisturbed") / "cube")
-    write(driver_client, url, 1)
-    write(driver_client, url, 2)
-    return contents(url)
 
 
 @pytest.mark.parametrize("point", POINTS)

@@ -8,18 +8,11 @@ from fault_support import (
     contents,
     missing,
     numbers,
-    threads,
     write,
 )
 
 from deepprofile.store import CubeError, NotACubeError, history, open_cube
 from deepprofile.testing.proxy import proxy_before
-
-
-@pytest.fixture(scope="module")
-def driver_client():
-    with threads() as client:
-        yield client
 
 
 @pytest.fixture(scope="module")

@@ -11,14 +11,14 @@ import pytest
 import xarray as xr
 import yaml
 from rich.console import Console
-from store_support import N_DAYS, jobs, template, write_block
+from store_support import jobs, publish_all
 from test_daily import COLUMNS, EARTH, ROWS, START, STEPS, WINDOW, save_model, values
 
 import deepprofile as dp
 from deepprofile import grid, places
 from deepprofile.recipe import load_recipe
 from deepprofile.stages.daily import Code, run_daily
-from deepprofile.store import CubeError, copy_plain, expire, open_cube, publish, repair, verify
+from deepprofile.store import CubeError, copy_plain, expire, open_cube, repair, verify
 from deepprofile.synthetic.flaws import Flaws
 from deepprofile.synthetic.smap import make_smap
 from deepprofile.synthetic.smap_files import granule_path, write_smap
@@ -26,19 +26,6 @@ from deepprofile.synthetic.truth import make_truth
 
 NO_TIME = timedelta(0)
 WORLD_DAYS, FIRST_DAYS = 43, 41
-
-
-def write(client, url, work):
-    return publish(
-        url,
-        template(),
-        N_DAYS,
-        write_block,
-        work,
-        client=client,
-        message="ingest",
-        metadata={"stage": "ingest"},
-    ).snapshot_id
 
 
 def sizes(url):
@@ -68,8 +55,8 @@ def shorten(url):
 
 
 def test_gc_frees_what_only_expired_snapshots_need(client, s3_url):
-    first = write(client, s3_url, jobs())
-    last = write(client, s3_url, jobs(offset=5))
+    first = publish_all(client, s3_url, jobs())
+    last = publish_all(client, s3_url, jobs(offset=5))
     expected, before = open_cube(s3_url).load(), sizes(s3_url)
     now = datetime.now(UTC)
     counted = expire(s3_url, now, dry_run=True, safety=NO_TIME)
@@ -89,13 +76,13 @@ def test_gc_frees_what_only_expired_snapshots_need(client, s3_url):
     with pytest.raises(CubeError, match=f"{first} has expired"):
         open_cube(s3_url, snapshot=first)
     assert not expire(s3_url, now, safety=NO_TIME).snapshots
-    write(client, s3_url, jobs(offset=6)[:1])
+    publish_all(client, s3_url, jobs(offset=6)[:1])
     assert not verify(s3_url, client=client).problems
 
 
 def test_young_objects_stay(client, s3_url):
-    write(client, s3_url, jobs())
-    write(client, s3_url, jobs(offset=5))
+    publish_all(client, s3_url, jobs())
+    publish_all(client, s3_url, jobs(offset=5))
     before = sizes(s3_url)
     assert expire(s3_url, datetime.now(UTC)).objects == 0
     assert set(before) <= set(sizes(s3_url))
@@ -110,7 +97,7 @@ def test_young_objects_stay(client, s3_url):
     ],
 )
 def test_damage_is_found_and_repaired(client, s3_url, damage, quick, what):
-    write(client, s3_url, jobs())
+    publish_all(client, s3_url, jobs())
     expected = open_cube(s3_url).load()
     assert not verify(s3_url, client=client, quick=quick).problems
     damage(largest(s3_url)[0])
@@ -119,14 +106,14 @@ def test_damage_is_found_and_repaired(client, s3_url, damage, quick, what):
     assert problem.piece is not None
     assert re.search(what, problem.what)
     (piece,) = repair(found)
-    write(client, s3_url, [job for job in jobs() if job.key == piece.name])
+    publish_all(client, s3_url, [job for job in jobs() if job.key == piece.name])
     assert not verify(s3_url, client=client, quick=quick).problems
     xr.testing.assert_equal(open_cube(s3_url).load(), expected)
 
 
 def test_a_copy_opens_with_xarray_alone_and_one_cut_short_can_be_replaced(client, s3_url):
     cube, copy = f"{s3_url}/cube", f"{s3_url}/copy"
-    write(client, cube, jobs())
+    publish_all(client, cube, jobs())
     shard = largest(cube)[0]
     content = places.read_bytes(shard)
     remove(shard)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import xarray as xr
-from store_support import N_DAYS, jobs, template, write_block
+from store_support import jobs, publish_all
 
-from deepprofile.store import CubeError, copy_plain, history, open_cube, publish
+from deepprofile.store import CubeError, copy_plain, history, open_cube
 
 READ = """
 import sys
@@ -30,24 +30,11 @@ copy.load().to_netcdf(sys.argv[2])
 """
 
 
-def write(client, url, work):
-    publish(
-        url,
-        template(),
-        N_DAYS,
-        write_block,
-        work,
-        client=client,
-        message="ingest",
-        metadata={"stage": "ingest"},
-    )
-
-
 @pytest.fixture
 def url(client, tmp_path):
     path = str(tmp_path / "era5")
-    write(client, path, jobs())
-    write(client, path, jobs(offset=5)[:1])
+    publish_all(client, path, jobs())
+    publish_all(client, path, jobs(offset=5)[:1])
     return path
 
 
@@ -101,7 +88,7 @@ def test_only_copies_are_overwritten(client, url, tmp_path):
     output = tmp_path / "plain"
     first = history(url)[0].snapshot_id
     copy_plain(url, output, client=client)
-    write(client, url, jobs(offset=9)[:1])
+    publish_all(client, url, jobs(offset=9)[:1])
     with pytest.raises(CubeError, match="--overwrite"):
         copy_plain(url, output, client=client)
     assert plain(output).attrs["deepprofile_snapshot"] == first

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from rich.console import Console
-from store_support import N_DAYS, jobs, template, write_block
+from store_support import jobs, publish_all
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
@@ -17,7 +17,6 @@ from deepprofile.store import (
     done_jobs,
     history,
     open_cube,
-    publish,
     render_verification,
     repair,
     verify,
@@ -31,23 +30,10 @@ SHARD = ("soil_moisture", (0, 0, 0, 1))
 PIECE = "block 0 tile 28 60"
 
 
-def write(client, url, work, **metadata):
-    publish(
-        url,
-        template(),
-        N_DAYS,
-        write_block,
-        work,
-        client=client,
-        message="ingest",
-        metadata={"stage": "ingest", **metadata},
-    )
-
-
 @pytest.fixture(scope="module")
 def original(client, tmp_path_factory):
     path = tmp_path_factory.mktemp("original") / "era5"
-    write(client, str(path), jobs())
+    publish_all(client, str(path), jobs())
     return path
 
 
@@ -123,7 +109,7 @@ def test_damage_is_found_named_and_repaired(client, url, damage, quick, what):
     assert len(done) == 3
     assert list(open_failures(history(url))) == [PIECE]
     assert describe(url).pieces == {"ingest": (3, 4)}
-    write(client, url, [job for job in jobs() if done.get(job.key) != job.fingerprint])
+    publish_all(client, url, [job for job in jobs() if done.get(job.key) != job.fingerprint])
     assert verify(url, client=client).problems == []
     assert open_failures(history(url)) == {}
     xr.testing.assert_equal(open_cube(url).load(), sound)
@@ -136,7 +122,7 @@ def test_a_quick_check_reads_no_data(client, url):
 
 def test_holes_and_pieces_that_are_not_there(client, tmp_path):
     url = str(tmp_path / "era5")
-    write(client, url, jobs()[:3], without_land=[])
+    publish_all(client, url, jobs()[:3], without_land=[])
     found = verify(url, client=client)
     assert {p.shard for p in found.problems} == {
         ("n_steps", (1, 0, 1)),
@@ -148,7 +134,7 @@ def test_holes_and_pieces_that_are_not_there(client, tmp_path):
 
 def test_a_piece_of_which_nothing_was_written_is_missing(client, tmp_path):
     url = str(tmp_path / "era5")
-    write(client, url, jobs())
+    publish_all(client, url, jobs())
 
     session = open_repository(url).writable_session("main")
     sync(session.store.delete("n_steps/c/1/0/1"))
@@ -183,7 +169,7 @@ def test_values_that_contradict_each_other():
 def test_blocks_before_the_first_of_the_ledger_are_no_holes(client, tmp_path):
     """The time axis begins before the period of the recipe does."""
     url = str(tmp_path / "era5")
-    write(client, url, [job for job in jobs() if job.block.index == 1])
+    publish_all(client, url, [job for job in jobs() if job.block.index == 1])
     found = verify(url, client=client, quick=True)
     assert found.problems == []
     assert [check.expected for check in found.arrays] == [2, 2]
