@@ -6,7 +6,7 @@ part of a URL: such a URL is refused, and no message repeats it.
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,6 +20,7 @@ from deepprofile.s3 import (
     S3Settings,
     UnreachableError,
     s3_filesystem,
+    s3_ranges,
     s3_settings,
 )
 from deepprofile.urls import PlaceError, check_url, inside, local_path, redacted
@@ -40,6 +41,7 @@ __all__ = [
     "local_copy",
     "local_path",
     "read_bytes",
+    "read_ranges",
     "redacted",
     "s3_settings",
     "write_bytes",
@@ -47,6 +49,9 @@ __all__ = [
     "written_folder",
     "zarr_store",
 ]
+
+
+_S3 = ("s3://", "s3a://")
 
 
 def filesystem(url: str | Path) -> tuple[Any, str]:
@@ -60,7 +65,7 @@ def filesystem(url: str | Path) -> tuple[Any, str]:
     if path is not None:
         return fsspec.filesystem("file"), str(path.absolute())
     try:
-        if text.startswith(("s3://", "s3a://")):
+        if text.startswith(_S3):
             return s3_filesystem(), text.split("://", 1)[1].rstrip("/")
         filesystem, name = fsspec.url_to_fs(text, use_listings_cache=False)
     except (ImportError, ValueError) as error:
@@ -120,6 +125,32 @@ def read_bytes(url: str | Path) -> bytes:
     """
     store, path = filesystem(url)
     return bytes(store.cat_file(path))
+
+
+def read_ranges(
+    url: str | Path, starts: Sequence[int], stops: Sequence[int]
+) -> Sequence[bytes | memoryview]:
+    """Parts of a file, read at the same time; each may be shorter at the end of the file.
+
+    Args:
+        url: the file.
+        starts: first byte of each part.
+        stops: the byte after its last.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ConnectionError: if the store fails.
+    """
+    store, path = filesystem(url)
+    if str(url).startswith(_S3):
+        return s3_ranges(path, starts, stops)
+    try:
+        found = store.cat_ranges([path] * len(starts), starts, stops, on_error="raise")
+    except (FileNotFoundError, PermissionError, ConnectionError, TimeoutError):
+        raise
+    except OSError as error:
+        raise ConnectionError(f"{redacted(str(url))}: can't be read: {error}") from error
+    return list(found)
 
 
 def write_bytes(url: str | Path, content: bytes) -> None:

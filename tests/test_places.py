@@ -150,7 +150,7 @@ def test_a_model_lies_in_an_object_store_as_on_a_disk(s3_url, tmp_path):
 
 
 FAULTS = {
-    "unreachable": "does not answer|can't be reached",
+    "unreachable": "does not answer",
     "no bucket": "no such bucket|NoSuchBucket",
     "wrong secret": "AWS_SECRET_ACCESS_KEY|credentials",
     "unknown key": "AWS_ACCESS_KEY_ID|credentials",
@@ -187,10 +187,14 @@ def test_files_that_cannot_be_reached_are_explained(fault, checking_store, s3_ur
     places.write_bytes(f"{s3_url}/file", b"content")
     environment, url = _faulty(fault, checking_store, s3_url)
     with servers.active(environment):
-        for use in (find_files, lambda url: places.write_bytes(f"{url}/file", b"changed")):
+        n = 1 if fault == "unreachable" else 2  # silence takes seconds
+        for use in (find_files, lambda url: places.write_bytes(f"{url}/file", b"changed"))[:n]:
             with pytest.raises(OSError, match=FAULTS[fault] + "|bucket") as caught:
                 use(url)
             assert servers.SECRET_KEY not in str(caught.value)
+        for make in (open_repository, lambda url: open_or_create(f"{url}/cube", template()))[:n]:
+            with pytest.raises(CubeError, match=rf"^s3://.*can't be reached: .*({FAULTS[fault]})"):
+                make(url)
     assert places.read_bytes(f"{s3_url}/file") == b"content"
 
 
@@ -251,3 +255,34 @@ def test_files_and_folders_travel_both_ways(s3_url, tmp_path):
         path.write_bytes(b"half")
         raise RuntimeError
     assert not places.exists(f"{s3_url}/half")
+
+
+# --- parts of a file --------------------------------------------------------------------------
+
+
+def test_parts_of_a_file_are_its_bytes_wherever_it_is(s3_url, tmp_path):
+    content = bytes(range(256)) * 300
+    starts, stops = [0, 70_000, 5, 76_799], [10, 80_000, 6, 76_800]
+    expected = [content[a:b] for a, b in zip(starts, stops, strict=True)]
+    for url in (f"{s3_url}/a b.bin", str(tmp_path / "a b.bin"), "memory://parts/a.bin"):
+        places.write_bytes(url, content)
+        assert [bytes(part) for part in places.read_ranges(url, starts, stops)] == expected
+        with pytest.raises(FileNotFoundError):
+            places.read_ranges(url + "x", [0], [1])
+
+
+def test_parts_that_may_not_be_read_are_named_without_the_key(s3_url, monkeypatch):
+    places.write_bytes(f"{s3_url}/a.bin", b"content")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    with pytest.raises(places.DeniedError, match="does not let us in") as caught:
+        places.read_ranges(f"{s3_url}/a.bin", [0], [1])
+    assert SECRET not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_parts_of_a_server_that_is_not_there(monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr("deepprofile.s3.RETRIES", 0)
+    with pytest.raises(places.UnreachableError, match="does not answer") as caught:
+        places.read_ranges("s3://bucket/a.bin", [0], [1])
+    assert len(str(caught.value)) < 500

@@ -64,7 +64,7 @@ class LatLonProduct(Product):
         """Values of a piece of a variable, shape (steps, latitudes, longitudes)."""
         return window.transpose(*DIMENSIONS).to_numpy()
 
-    def reader(self, rows: slice, columns: slice, *, in_threads: bool = False) -> "_Reader":
+    def reader(self, rows: slice, columns: slice) -> "_Reader":
         """Reader on a window of the 9 km grid."""
         return _Reader(self, rows, columns)
 

@@ -13,8 +13,6 @@ from deepprofile.profile import Layer
 
 MIN_FRACTION = 0.75
 """Share of a day's steps that a daily mean needs."""
-REMOTE_THREADS = 8
-"""Threads that read granules from an object store."""
 
 
 class Product(ABC):
@@ -23,13 +21,13 @@ class Product(ABC):
     Attributes:
         name: the product's name, such as ``"smap_l4"``.
         steps_per_day: steps of a full day.
-        reads_in_threads: whether readers of several granules at once are quicker than one.
+        most_threads: readers that may work at the same time.
         fields: the fields that are read, in order.
     """
 
     name: ClassVar[str]
     steps_per_day: ClassVar[int]
-    reads_in_threads: ClassVar[bool] = False
+    most_threads: ClassVar[int] = 1
     fields: tuple[Field, ...]
 
     @property
@@ -55,8 +53,8 @@ class Product(ABC):
         """
 
     @abstractmethod
-    def reader(self, rows: slice, columns: slice, *, in_threads: bool = False) -> Reader:
-        """Reader of the product on a window of the 9 km grid; one of several at the same time?"""
+    def reader(self, rows: slice, columns: slice) -> Reader:
+        """Reader of the product on a window of the 9 km grid."""
 
     def read_daily(
         self,
@@ -83,9 +81,10 @@ class Product(ABC):
             columns: columns of the grid, ``start`` and ``stop`` given.
             min_fraction: share of ``steps_per_day`` that a daily mean needs; at least one step is.
             threads: number of threads that read days of their own; by default 1 for local
-                granules, and REMOTE_THREADS for others, which wait more than they work. Each takes
-                memory for a step and a day's sums: 16 to 17 bytes for each cell of each field.
-                Products that cannot read in threads read in one.
+                granules, where more are no quicker (HDF5 works in one at a time), and
+                ``most_threads`` for others, which wait more than they work; never more than that.
+                Each takes memory for a step and a day's sums: 16 to 17 bytes for each cell of
+                each field.
 
         Raises:
             GranuleChangedError: if a granule changed while it was read; trying again helps.
@@ -94,15 +93,14 @@ class Product(ABC):
         """
         if threads is None:
             remote = any(local_path(granule.url) is None for granule in granules)
-            threads = REMOTE_THREADS if remote else 1
+            threads = self.most_threads if remote else 1
         if threads < 1:
             raise ValueError(f"threads is {threads}: expected 1 or more")
-        count = threads if self.reads_in_threads else 1
         required = required_steps(min_fraction, self.steps_per_day)
         shape = (rows.stop - rows.start, columns.stop - columns.start)
         means = DailyMeans(self.fields, required, first_day, n_days, shape)
         return means.read(
-            [partial(self.reader, rows, columns, in_threads=count > 1)] * count, granules
+            [partial(self.reader, rows, columns)] * min(threads, self.most_threads), granules
         )
 
 

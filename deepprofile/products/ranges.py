@@ -9,15 +9,22 @@ import io
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
+from threading import Lock
 
 import h5py
+from h5py import h5d
 
 from deepprofile import places
 from deepprofile.products.base import GranuleChangedError
 from deepprofile.products.files import local_path, reading, unchanged
 
-BLOCK = 2**14
-"""Bytes that are fetched at least: several pieces of metadata lie in them."""
+BLOCK = 2**16
+"""Bytes that are fetched at least: several pieces of metadata lie in them. A request costs the
+processor as much as the transfer of some hundred kilobytes."""
+_ATTEMPTS = Lock()
+"""One thread at a time: HDF5 lets no two work, and handing its lock to and fro for every piece
+costs more than the work."""
 MOST_ROUNDS = 100
 """A file that takes more rounds than this is no HDF5 file that can be read."""
 
@@ -41,10 +48,9 @@ class PartialFile(io.RawIOBase):
 
     def __init__(self, url: str, size: int) -> None:
         super().__init__()
-        self._filesystem, self._path = places.filesystem(url)
         self._url, self._size, self._position = url, size, 0
         self._starts: list[int] = []
-        self._parts: dict[int, bytes] = {}
+        self._parts: dict[int, memoryview] = {}
         self.misses: list[tuple[int, int]] = []
         self.fetched = self.rounds = 0
 
@@ -77,7 +83,7 @@ class PartialFile(io.RawIOBase):
         done = 0
         while done < length:
             i = bisect_right(self._starts, start + done) - 1
-            part = self._parts[self._starts[i]] if i >= 0 else b""
+            part = self._parts[self._starts[i]] if i >= 0 else memoryview(b"")
             skip = start + done - self._starts[i] if i >= 0 else 0
             if skip >= len(part):
                 self.misses.append((start, length))
@@ -90,9 +96,6 @@ class PartialFile(io.RawIOBase):
 
     def look_ahead(self, reads: Iterable[Callable[[], object]], most: int) -> None:
         """Ask for all that lies between the pieces that the reads lack.
-
-        Chunks lie in a file in the order in which they were written, so that the first and the
-        last of a window have the others between them.
 
         Args:
             reads: what the first and the last piece are read with.
@@ -135,20 +138,13 @@ class PartialFile(io.RawIOBase):
             for first, stop in _consecutive(sorted(wanted - held))
         ]
         starts, stops = [s for s, _ in spans], [s for _, s in spans]
-        try:
-            parts = self._filesystem.cat_ranges(
-                [self._path] * len(spans), starts, stops, on_error="raise"
-            )
-        except (FileNotFoundError, PermissionError, ConnectionError, TimeoutError):
-            raise
-        except OSError as error:  # of the store, not of what is in the file
-            raise ConnectionError(f"{self._url}: parts cannot be fetched: {error}") from error
+        parts = places.read_ranges(self._url, starts, stops)
         for (start, stop), part in zip(spans, parts, strict=True):
             if len(part) != stop - start:
                 raise GranuleChangedError(
                     self._url, f"bytes {start} to {stop - 1} are not there any more"
                 )
-            self._parts[start] = bytes(part)
+            self._parts[start] = memoryview(part)
             self.fetched += len(part)
         self._starts = sorted(self._parts)
         self.rounds += 1
@@ -178,12 +174,33 @@ class Source:
         pending, before = list(tasks), self.partial.rounds
         while True:
             lacking: list[tuple[int, int]] = []
-            pending = [task for task in pending if not self._attempt(task, lacking)]
+            with _ATTEMPTS:
+                pending = [task for task in pending if not self._attempt(task, lacking)]
             if not pending:
                 return
             if self.partial.rounds - before > MOST_ROUNDS:
                 raise OSError(f"{MOST_ROUNDS} rounds of reading did not suffice")
             self.partial.fetch(lacking)
+
+    def look_ahead(self, dataset: h5d.DatasetID, window: tuple[slice, slice]) -> None:
+        """Have all chunks of a window of a two-dimensional variable fetched together.
+
+        Chunks lie in a file in the order in which they were written, so that the first and the
+        last of a window have the others between them.
+
+        Raises:
+            NotFetchedError: if anything lacks.
+        """
+        layout = dataset.get_create_plist()
+        if self.partial is None or layout.get_layout() != h5d.CHUNKED:
+            return
+        (rows, columns), (height, width) = window, layout.get_chunk()
+        first = rows.start // height * height, columns.start // width * width
+        last = (rows.stop - 1) // height * height, (columns.stop - 1) // width * width
+        size = (last[0] + height - first[0]) * dataset.shape[1] * dataset.dtype.itemsize
+        self.partial.look_ahead(
+            [partial(dataset.read_direct_chunk, corner) for corner in (first, last)], size
+        )
 
     def _attempt(self, task: Callable[[], None], lacking: list[tuple[int, int]]) -> bool:
         """Whether a task was done; what it lacked otherwise."""

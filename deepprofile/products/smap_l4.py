@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d
+from h5py import h5a, h5d, h5s
 from numba import njit
 from numpy.typing import NDArray
 
@@ -27,7 +27,6 @@ from deepprofile.products.base import (
     MissingVariableError,
     SetAside,
 )
-from deepprofile.products.chunks import Chunking, chunk_ends, read_window
 from deepprofile.products.files import (
     check_units,
     file_name,
@@ -82,7 +81,7 @@ class SmapL4(Product):
 
     name: ClassVar[str] = NAME
     steps_per_day: ClassVar[int] = 8
-    reads_in_threads: ClassVar[bool] = True
+    most_threads: ClassVar[int] = 8
     fields: tuple[Field, ...] = FORCING + SOIL_MOISTURE
     group: str = "Geophysical_Data"
 
@@ -93,9 +92,9 @@ class SmapL4(Product):
             raise nothing_found(url, self.name, PATTERN, files)
         return granules_from_names(files, _NAME, start, stop)
 
-    def reader(self, rows: slice, columns: slice, *, in_threads: bool = False) -> "_Reader":
-        """Reader on a window of the grid; in threads it decompresses outside HDF5."""
-        return _Reader(self, rows, columns, in_threads)
+    def reader(self, rows: slice, columns: slice) -> "_Reader":
+        """Reader on a window of the grid."""
+        return _Reader(self, rows, columns)
 
 
 @dataclass(frozen=True)
@@ -113,16 +112,14 @@ class _Variable:
     """An open variable of a granule, its units checked."""
 
     dataset: h5d.DatasetID
-    chunking: Chunking | None
     fill: np.float32
 
 
 class _Reader:
     """Reads the part of each granule that lies in a window of the grid."""
 
-    def __init__(self, product: SmapL4, rows: slice, columns: slice, in_threads: bool) -> None:
+    def __init__(self, product: SmapL4, rows: slice, columns: slice) -> None:
         self._product = product
-        self._in_threads = in_threads
         self._rows = rows
         self._columns = columns
         shape = (rows.stop - rows.start, columns.stop - columns.start)
@@ -153,9 +150,8 @@ class _Reader:
             overlaps[:] = [self._overlap(file, url)]
 
         def open_one(i: int, field: Field) -> None:
-            variables[i] = _open_variable(file, self._product.group, field, url, direct)
+            variables[i] = _open_variable(file, self._product.group, field, url)
 
-        direct = self._in_threads or source.partial is not None
         fields = self._product.fields
         source.complete([place, *(partial(open_one, i, field) for i, field in enumerate(fields))])
         (overlap,) = overlaps
@@ -196,7 +192,7 @@ class _Reader:
         return overlap
 
 
-def _open_variable(file: h5py.File, group: str, field: Field, url: str, direct: bool) -> _Variable:
+def _open_variable(file: h5py.File, group: str, field: Field, url: str) -> _Variable:
     """Open a variable and check its units.
 
     h5py's low-level calls take half the time of ``group[name][rows, columns]`` and a third of
@@ -212,8 +208,7 @@ def _open_variable(file: h5py.File, group: str, field: Field, url: str, direct: 
         raise MissingVariableError(url, f"there is no variable /{group}/{field.source}") from None
     check_units(url, field.source, _attribute(dataset, "units"), field.file_units or field.units)
     fill = _attribute(dataset, "_FillValue")
-    chunking = Chunking.of(dataset) if direct else None
-    return _Variable(dataset, chunking, np.float32(_FILL_VALUE if fill is None else fill))
+    return _Variable(dataset, np.float32(_FILL_VALUE if fill is None else fill))
 
 
 def _read_variable(
@@ -228,13 +223,10 @@ def _read_variable(
     shape, (rows, columns) = variable.dataset.shape, window
     if len(shape) != 2 or rows.stop > shape[0] or columns.stop > shape[1]:
         raise GranuleError(url, f"variable {field.source} has shape {shape}, not (y, x)")
-    if source.partial is not None and variable.chunking is not None:
-        corners = chunk_ends(variable.chunking, window)
-        source.partial.look_ahead(
-            [partial(variable.dataset.read_direct_chunk, corner) for corner in corners],
-            target.nbytes,
-        )
-    read_window(variable.dataset, variable.chunking, window, target)
+    source.look_ahead(variable.dataset, window)
+    space = variable.dataset.get_space()
+    space.select_hyperslab((rows.start, columns.start), target.shape)
+    variable.dataset.read(h5s.create_simple(target.shape), space, target)
     _fill_to_nan(target, variable.fill)
 
 
