@@ -126,10 +126,16 @@ def gc(
     done = expire(url, moment, dry_run=dry_run, safety=timedelta(hours=safety_hours))
     verb = "would be " if done.dry_run else ""
     text = (
-        f"{len(done.snapshots)} snapshots {verb}expired, {done.objects} objects {verb}deleted, "
-        f"{format_bytes(done.bytes)} {verb}freed"
+        f"{_count(len(done.snapshots), 'snapshot')} {verb}expired, "
+        f"{_count(done.objects, 'object')} {verb}deleted, {format_bytes(done.bytes)} {verb}freed"
     )
+    if done.kept_hours:
+        text += f"; whatever is younger than {done.kept_hours:g} hours stays (--safety-hours)"
     if done.oldest is not None:
         text += f"; the oldest that opens is {done.oldest.snapshot_id}"
         text += f" of {done.oldest.time:%Y-%m-%d %H:%M} UTC"
     terminal().print(text, highlight=False, markup=False)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

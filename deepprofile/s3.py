@@ -201,8 +201,8 @@ def _unreachable(where: str, error: Exception) -> str:
     endpoint = s3_settings().endpoint
     at = f"at {redacted(endpoint)}" if endpoint else "of AWS"
     return (
-        f"{where}: the object store {at} does not answer ({redacted(_shortened(error))}). Check the "
-        "network and AWS_ENDPOINT_URL"
+        f"{where}: the object store {at} does not answer ({redacted(_shortened(error))}). Check "
+        "the network and AWS_ENDPOINT_URL"
     )
 
 

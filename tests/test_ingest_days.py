@@ -1,5 +1,7 @@
 """Which days a granule touches, and which days are made anew."""
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,6 +46,15 @@ def test_a_granule_of_many_steps_touches_each_of_its_days_with_its_own_hours():
     assert listing.day(3, "s").hours == 1
     assert listing.touching([2]) == (month,)
     assert listing.touching([4]) == ()
+
+
+def test_a_granule_of_scattered_days_touches_these_alone():
+    scattered = granule("scattered", 0, 24 * 8 + 23, 3 * 24)
+    epoch = int((ZERO - np.datetime64(0, "s")) // np.timedelta64(1, "D"))
+    scattered = replace(scattered, days=(epoch, epoch + 4, epoch + 8))
+    listing = listed(scattered)
+    assert sorted(listing.hours) == [0, 4, 8]
+    assert all(listing.day(day, "s").hours == 2**24 - 1 for day in (0, 4, 8))
 
 
 def test_granules_of_several_days_keep_the_order_of_reading():

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ from deepprofile.stages import Context
 from deepprofile.stages.ingest_days import list_days
 from deepprofile.stages.ingest_jobs import _whole, product_template
 from deepprofile.stages.ingest_work import find_work
-from deepprofile.store import open_cube
+from deepprofile.store import expire, open_cube
 from deepprofile.store.cube import session_at
 from deepprofile.store.layout import Region, day_at
 from deepprofile.store.packing import ShardError
@@ -56,10 +57,14 @@ def publish(context, work):
     session.commit("ingest", {"stage": "ingest", "done": done, "made_of": work.made_of(work.jobs)})
 
 
-def withdraw(context, names):
+def note(context, **metadata):
     session = open_repository(context.paths.product("gldas")).writable_session("main")
-    zarr.open_group(session.store, mode="r+").attrs["changed"] = True
-    session.commit("verify", {"stage": "ingest", "withdrawn": names})
+    zarr.open_group(session.store, mode="r+").attrs["changed"] = str(metadata)
+    session.commit("verify", {"stage": "ingest", **metadata})
+
+
+def withdraw(context, names):
+    note(context, withdrawn=names)
 
 
 def test_a_withdrawn_piece_keeps_the_days_whose_granules_are_gone(context, tmp_path):
@@ -75,6 +80,19 @@ def test_a_withdrawn_piece_keeps_the_days_whose_granules_are_gone(context, tmp_p
     (job,) = work.jobs
     assert (job.fresh, job.kept, work.lost) == ((0, 2), (1,), (day_at(1),))
     assert (job.snapshot, job.fingerprint) == (work.snapshot, first.jobs[0].fingerprint)
+
+
+def test_a_withdrawn_piece_keeps_such_days_also_when_its_commits_have_expired(context, tmp_path):
+    first = find_work(context, Gldas(), LAND)
+    publish(context, first)
+    withdraw(context, [job.key for job in first.jobs])
+    note(context, done={"another piece": "1"})
+    assert len(expire(context.paths.product("gldas"), datetime.now(UTC)).snapshots) == 3
+    for file in (tmp_path / "gldas/1").iterdir():
+        file.unlink()
+    work = find_work(context, Gldas(), LAND)
+    (job,) = work.jobs
+    assert (job.fresh, job.kept, work.lost) == ((0, 2), (1,), (day_at(1),))
 
 
 def test_a_kept_day_that_cannot_be_read_is_an_error_that_says_what_to_do(context, tmp_path):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from itertools import pairwise
 
@@ -386,6 +387,34 @@ def test_era5_a_folder_of_other_netcdf_files_is_an_error(tmp_path):
         read_era5(tmp_path)
 
 
+def test_era5_a_file_of_scattered_days_names_them(tmp_path):
+    values = hourly(n=9 * 24)
+    hours = np.arange(9 * 24)
+    chosen = np.isin(hours // 24, (0, 4, 8))
+    era5(values).isel(time=chosen).to_netcdf(tmp_path / "a.nc")
+    daily, (granule,), _ = read_era5(tmp_path, n_days=9)
+    first = int(np.datetime64(DAY, "D").astype(int))
+    assert granule.days == (first, first + 4, first + 8)
+    assert [day for day, n in daily.short_days if n == 0] == [
+        DAY + timedelta(days=day) for day in (1, 2, 3, 5, 6, 7)
+    ]
+    np.testing.assert_array_equal((daily.n_steps == 24).all(axis=(1, 2)).nonzero()[0], [0, 4, 8])
+
+
+@pytest.mark.parametrize("kind", ["NETCDF3_CLASSIC", "NETCDF3_64BIT"])
+def test_classic_netcdf_files_are_read_in_several_threads(tmp_path, kind):
+    values = hourly(n=48)
+    for name in ("classic", "hdf5"):
+        (tmp_path / name).mkdir()
+    era5(values).to_netcdf(tmp_path / "classic/a.nc", format=kind)
+    era5(values).to_netcdf(tmp_path / "hdf5/a.nc")
+    expected = read_era5(tmp_path / "hdf5", n_days=2)[0].values
+    with ThreadPoolExecutor(4) as pool:
+        found = pool.map(lambda _: read_era5(tmp_path / "classic", n_days=2)[0].values, range(8))
+        for one in found:
+            np.testing.assert_array_equal(one, expected)
+
+
 def test_era5_from_any_fsspec_url(tmp_path):
     values = hourly()
     era5(values).to_netcdf(tmp_path / "a.nc")
@@ -451,6 +480,7 @@ def test_a_granule_object_outside_the_days_is_not_opened():
 
 THREADS = """
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import ThreadPoolExecutor
 from deepprofile.products.files import open_netcdf
 

@@ -10,6 +10,7 @@ import xarray as xr
 from store_support import jobs, publish_all
 
 from deepprofile.store import CubeError, copy_plain, history, open_cube
+from deepprofile.store.plain import _finish_rename
 
 READ = """
 import sys
@@ -111,3 +112,21 @@ def test_a_damaged_shard_is_not_copied_and_nothing_is_left(client, url, tmp_path
     with pytest.raises(CubeError, match="deepprofile verify"):
         copy_plain(url, output, client=client)
     assert list(output.parent.iterdir()) == []
+
+
+def test_a_copy_that_was_killed_between_its_renames_is_completed(tmp_path):
+    """The states that SIGKILL leaves: before, between and after the two renames."""
+    for state in ("between", "after", "old alone"):
+        path = tmp_path / state / "out.zarr"
+        part = path.with_name(".out.zarr.part-0123abcd")
+        old = path.with_name(f"{part.name}.old")
+        whole = {"between": part, "after": path, "old alone": old}[state]
+        for folder in {old, whole}:
+            folder.mkdir(parents=True)
+            (folder / "zarr.json").write_text("old" if folder == old else "new")
+        _finish_rename(path)
+        expected = "old" if state == "old alone" else "new"
+        assert (path / "zarr.json").read_text() == expected
+        assert list(path.parent.iterdir()) == [path]
+        _finish_rename(path)  # nothing more to do
+        assert list(path.parent.iterdir()) == [path]

@@ -14,6 +14,7 @@ from deepprofile.store import (
     Commit,
     ConflictError,
     CubeError,
+    PublicationError,
     describe,
     done_jobs,
     expire,
@@ -23,7 +24,7 @@ from deepprofile.store import (
     settings_of,
 )
 from deepprofile.store.archive import fold
-from deepprofile.store.ledger import open_failures
+from deepprofile.store.ledger import done_in, open_failures
 from deepprofile.store.repository import exclusive, open_repository
 from deepprofile.store.snapshots import moment_of, shown_at
 
@@ -165,7 +166,7 @@ def test_expiry_frees_what_it_says_and_changes_nothing_else(client, url, publish
     assert ledger_of(url) == before
     assert open_cube(url).load().identical(data)
     assert done.oldest.snapshot_id == published[-1]
-    with pytest.raises(CubeError, match=f"{published[1]} has expired.*1 snapshots"):
+    with pytest.raises(CubeError, match=f"{published[1]} has expired.*is 1 snapshot,"):
         open_cube(url, snapshot=published[1])
     with pytest.raises(CubeError, match=r"has expired \(`deepprofile gc`\)"):
         open_cube(url, snapshot=first)
@@ -199,6 +200,23 @@ def test_the_ledger_goes_on_through_expiries_and_publications(client, url, publi
     done = done_jobs(url, "ingest")
     assert [done[job.key] for job in wanted] == [job.fingerprint for job in wanted]
     assert describe(url).pieces == {"ingest": (4, 4)}
+
+
+def test_the_jobs_of_a_failed_run_are_known_until_they_are_done(client, url, published):
+    bad = jobs(50, offset=9, fault="always")[:1]
+    before = done_jobs(url, "ingest")[bad[0].key]
+    with pytest.raises(PublicationError, match="all 1 jobs failed"):
+        write(client, url, bad, n_days=50)
+    failures = describe(url).failures
+    assert bad[0].key in failures
+    assert (history(url)[0].failed_run, done_jobs(url, "ingest")[bad[0].key]) == (True, before)
+    write(client, url, jobs(50, offset=8)[1:2], n_days=50)
+    expire(url, datetime.now(UTC), dry_run=True)
+    expire(url, datetime.now(UTC))
+    assert expire(url, datetime.now(UTC)).snapshots == []
+    assert describe(url).failures == failures
+    write(client, url, jobs(50, offset=9)[:1], n_days=50)
+    assert bad[0].key not in describe(url).failures
 
 
 def test_what_an_aborted_publication_left_goes_too(client, url, published):
@@ -239,8 +257,9 @@ def test_folding_keeps_what_counts():
     kept = {c.snapshot_id: c.metadata for c in fold(log)}
     assert {i: m.get("done") for i, m in kept.items() if m.get("done")} == {
         "4": {"a": "4"},
-        "1": {"b": "1"},
+        "1": {"b": "1", "c": "1"},  # of c the days whose granules are gone must be known
     }
+    assert done_in(fold(log)[::-1]) == done_in(log[::-1]) == {"a": "4", "b": "1"}
     assert kept["3"]["set_aside"] == [{"url": "u"}]
     assert "2" in kept  # its failure is open
     assert kept["5"]["withdrawn"] == ["c"]

@@ -46,6 +46,7 @@ class Granule:
         last: time of its last step, UTC.
         steps: number of time steps it holds.
         version: version of the processing, as the file or its name gives it.
+        days: days since 1970-01-01 on which it has steps; empty if on all from first to last.
     """
 
     url: str
@@ -53,6 +54,7 @@ class Granule:
     last: np.datetime64
     steps: int = 1
     version: str = ""
+    days: tuple[int, ...] = ()
 
     def overlaps(self, start: date, stop: date) -> bool:
         """Whether a step may lie in the days from ``start`` up to, not including, ``stop``."""

@@ -32,6 +32,8 @@ _TAGS = ("ETag", "etag", "ino", "mtime", "LastModified", "modified", "created")
 _REMOTE_BLOCK = 2**18
 _REMOTE_BLOCKS = 128
 """Size and number of the blocks of a remote netCDF file that are kept in memory."""
+_CLASSIC = (b"CDF\x01", b"CDF\x02")
+"""How netCDF-3 files begin."""
 _COPIED = 2**22
 """A remote netCDF file up to this size in bytes is copied at once: its parts cost more."""
 _SAME_UNITS = {"dimensionless": "1", "-": "1", "": "1", "m**3 m**-3": "m3 m-3"}
@@ -202,13 +204,20 @@ def open_netcdf(url: str, **options: Any) -> Iterator[xr.Dataset]:
         if path is None and size <= _COPIED:
             path = str(stack.enter_context(places.copied_file(url)))
         source = path if path is not None else stack.enter_context(_open_remote(url))
-        # h5netcdf can be used by several threads at once; the netCDF library crashes.
-        engine = None if path is None else "h5netcdf" if h5py.is_hdf5(path) else "netcdf4"
+        engine = None if path is None else _engine(path)
         try:
             dataset = xr.open_dataset(source, engine=engine, cache=False, **options)
         except ValueError as error:  # of no known format, or with times that can't be decoded
             raise _damaged(url, error) from error
         yield stack.enter_context(dataset)
+
+
+def _engine(path: str | Path) -> str:
+    """What reads a netCDF file in several threads at once, in which the netCDF library crashes."""
+    if h5py.is_hdf5(path):
+        return "h5netcdf"
+    with Path(path).open("rb") as file:
+        return "scipy" if file.read(4) in _CLASSIC else "netcdf4"
 
 
 def _open_remote(url: str) -> Any:

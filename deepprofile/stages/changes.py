@@ -1,6 +1,7 @@
 """What a run changed: snapshots and ledgers of its cubes before and after, as numbers."""
 
 from dataclasses import dataclass
+from itertools import takewhile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,13 +54,9 @@ def look(url: str) -> Seen:
 
 
 def commits_since(before: Seen, after: Seen) -> list[Commit]:
-    """The commits that ``after`` has and ``before`` has not, the newest first."""
-    found: list[Commit] = []
-    for commit in after.commits:
-        if commit.snapshot_id == before.snapshot:
-            break
-        found.append(commit)
-    return found
+    """The publications that ``after`` has and ``before`` has not, the newest first."""
+    published = (commit for commit in after.commits if not commit.failed_run)
+    return list(takewhile(lambda commit: commit.snapshot_id != before.snapshot, published))
 
 
 def bytes_written(before: Seen, after: Seen) -> int:

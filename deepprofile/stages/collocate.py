@@ -47,6 +47,7 @@ from deepprofile.store import (
     done_jobs,
     layers_of,
     open_cube,
+    planned_head,
     read_tile,
 )
 from deepprofile.store.kinds import NOT_PROCESSED
@@ -108,7 +109,8 @@ class FallbackJob(SinglePiece):
 
 def run(context: Context) -> str:
     """Collocate the tiles that are not done for these inputs; then fill in the fallback."""
-    url, jobs = context.paths.collocation, _jobs(context)
+    url = context.paths.collocation
+    planned_at, jobs = planned_head(url), _jobs(context)
     done, only = done_jobs(url, STAGE), to_retry(context, url, STAGE)
     rest = [
         job
@@ -125,12 +127,13 @@ def run(context: Context) -> str:
             rest,
             stage=STAGE,
             what="error variances",
+            planned_at=planned_at,
         )
+        planned_at = outcome.snapshot_id
         require_all(STAGE, outcome.failed)
     done = done_jobs(url, STAGE)
-    _publish_fallback(
-        context, [job for job in jobs if done.get(job.key, "").startswith(job.fingerprint)]
-    )
+    finished = [job for job in jobs if done.get(job.key, "").startswith(job.fingerprint)]
+    _publish_fallback(context, finished, planned_at)
     return _describe(url)
 
 
@@ -265,7 +268,7 @@ def _missing(values: NDArray[Any]) -> float:
     return NOT_PROCESSED if values.dtype == np.uint8 else 0
 
 
-def _publish_fallback(context: Context, jobs: list[CollocateJob]) -> None:
+def _publish_fallback(context: Context, jobs: list[CollocateJob], planned_at: str) -> None:
     """Write the weights of flagged cells in every tile that does not have them yet."""
     url = context.paths.collocation
     given = _fallback_weights(url, _scale(context.recipe))
@@ -283,6 +286,7 @@ def _publish_fallback(context: Context, jobs: list[CollocateJob]) -> None:
             rest,
             stage=STAGE,
             what="weights of invalid cells",
+            planned_at=planned_at,
             metadata={"fallback_weights": list(given)},
         )
         require_all(STAGE, outcome.failed)

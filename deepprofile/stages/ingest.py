@@ -79,7 +79,7 @@ def _ingest_product(context: Context, name: str, land: NDArray[np.bool_]) -> Cha
             n_days=group[-1].days[1],
             metadata=work.notes(first=group[0] is work.jobs[0]),
             summarise=partial(_summarise, work, first=group[0] is work.jobs[0]),
-            planned_at=snapshot or None,
+            planned_at=snapshot,
         )
         snapshot = outcome.snapshot_id
         failed += outcome.failed

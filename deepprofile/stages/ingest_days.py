@@ -81,7 +81,8 @@ class Listing:
 def list_days(granules: Sequence[Granule], tags: Mapping[str, str]) -> Listing:
     """Granules by the days they touch: a step at 00:00 belongs to the day that it begins.
 
-    The steps of a granule are taken as evenly spaced from its first to its last.
+    The steps of a granule are taken as evenly spaced from its first to its last, or on each of its
+    days where these are scattered.
 
     Args:
         granules: in the order of reading.
@@ -163,7 +164,14 @@ def arrivals(before: MadeOf | None, now: Mapping[str, int], *, latest: bool) -> 
 def _hours_of(granule: Granule) -> dict[int, int]:
     """Hours of a granule's steps as bits, by day index."""
     first, last = (int((time - _EPOCH) // np.timedelta64(1, "s")) for time in _ends(granule))
-    seconds = np.linspace(first, last, max(1, granule.steps)).astype(np.int64)
+    if granule.days:
+        starts = (np.array(granule.days) - _EPOCH.astype("datetime64[D]").astype(np.int64)) * _DAY
+        a_day = -(-granule.steps // len(granule.days))
+        within = first % _DAY + np.arange(a_day) * (_DAY // a_day)
+        seconds = (starts[:, None] + within % _DAY).ravel()
+        seconds = seconds[(seconds >= first) & (seconds <= last)]
+    else:
+        seconds = np.linspace(first, last, max(1, granule.steps)).astype(np.int64)
     days = np.unique(np.concatenate([seconds // _HOUR, [first // _HOUR, last // _HOUR]]))
     found: dict[int, int] = {}
     for hour in days.tolist():

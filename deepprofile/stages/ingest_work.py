@@ -27,7 +27,7 @@ from deepprofile.stages.ingest_days import (
 )
 from deepprofile.stages.ingest_jobs import STAGE, IngestJob, place_of
 from deepprofile.stages.publication import fingerprint_of, outstanding, to_retry
-from deepprofile.store import NotACubeError, head, open_cube
+from deepprofile.store import NotACubeError, open_cube, planned_head
 from deepprofile.store.layout import Block, Region, Tile, blocks, day_at
 from deepprofile.store.ledger import Commit, commits_of, done_in, noted
 
@@ -91,7 +91,7 @@ def find_work(context: Context, product: Product, land: NDArray[np.bool_]) -> Wo
     """
     url, source = context.paths.product(product.name), context.recipe.products[product.name].url
     # The head is read before the ledger: who publishes in between is noticed, see `publish`.
-    snapshot = _head(url)
+    snapshot = planned_head(url)
     commits = commits_of(url, STAGE)
     start, stop = _whole_blocks(context, url)
     granules, aside = product.granules(source, day_at(start), day_at(stop))
@@ -233,13 +233,6 @@ def _without_land(
     found = [f"{t.row} {t.column}" for t in region.tiles() if t not in with_land]
     said = [c.metadata["without_land"] for c in commits if "without_land" in c.metadata]
     return None if said and list(said[-1]) == found else found
-
-
-def _head(url: str) -> str:
-    try:
-        return head(url)
-    except NotACubeError:
-        return ""
 
 
 def _whole_blocks(context: Context, url: str) -> tuple[int, int]:

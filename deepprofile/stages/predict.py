@@ -37,13 +37,12 @@ from deepprofile.stages.spans import (
 from deepprofile.stages.static import read_land
 from deepprofile.store import (
     JobFailure,
-    NotACubeError,
     Template,
     Writer,
     coefficients_template,
     done_jobs,
-    head,
     open_cube,
+    planned_head,
     read_tile,
     settings_of,
 )
@@ -65,7 +64,7 @@ def run(context: Context, longest: int = LONGEST) -> str:
     check_inputs(context, description)
     devices = worker_devices(context)
     fingerprint, land = str(description["fingerprint"]), read_land(context.paths.static)
-    planned_at = _head(url)
+    planned_at = planned_head(url)
     groups = make_jobs(context, fingerprint, land, devices, done_jobs(url, STAGE), longest)
     tiles, provenance = set(recipe.tiles.land_tiles(land)), _Settings(context, devices)
     metadata = {
@@ -95,14 +94,6 @@ def run(context: Context, longest: int = LONGEST) -> str:
         failed += outcome.failed
     require_all(STAGE, failed)
     return f"{_describe(counts)} in {url}" if groups else _already(context)
-
-
-def _head(url: str) -> str | None:
-    """What readers of a cube see; None where there is no cube yet."""
-    try:
-        return head(url)
-    except NotACubeError:
-        return None
 
 
 class _Settings:

@@ -106,11 +106,11 @@ def publish_stage(
     *,
     stage: str,
     what: str,
+    planned_at: str,
     n_days: int | None = None,
     metadata: Mapping[str, Any] | None = None,
     summarise: Callable[[list[tuple[Any, Any]]], Mapping[str, Any]] | None = None,
     audit: Audit | None = None,
-    planned_at: str | None = None,
 ) -> Outcome:
     """Publish the jobs of a stage with progress and provenance.
 
@@ -122,11 +122,12 @@ def publish_stage(
         jobs: what to run.
         stage: name of the stage, for the ledger.
         what: what the jobs make, for progress and the commit message.
+        planned_at: the state of the cube for which the jobs were made, see `planned_head`; it is
+            looked up before the ledger is read.
         n_days: length of the time axis, see `deepprofile.store.publish`.
         metadata: more for the ledger.
         summarise: see `deepprofile.store.publish`.
         audit: see `deepprofile.store.publish`.
-        planned_at: see `deepprofile.store.publish`.
     """
     recipe = context.recipe
     with meter(context.console, what, len(jobs)) as progress:

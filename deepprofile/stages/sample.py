@@ -28,6 +28,7 @@ from deepprofile.store import (
     Writer,
     done_jobs,
     open_cube,
+    planned_head,
     read_cells,
     samples_template,
 )
@@ -74,9 +75,10 @@ class SampleJob(SinglePiece):
 
 def run(context: Context) -> str:
     """Choose the cells and extract their series, where this is not done for these inputs."""
+    url = context.paths.samples
+    planned_at = planned_head(url)
     stations = prepare_ground_truth(context)
     cells = _cells(context, stations)
-    url = context.paths.samples
     jobs = outstanding(_jobs(context, cells), done_jobs(url, STAGE), to_retry(context, url, STAGE))
     if jobs:
         outcome = publish_stage(
@@ -87,6 +89,7 @@ def run(context: Context) -> str:
             jobs,
             stage=STAGE,
             what="series of cells",
+            planned_at=planned_at,
             n_days=context.recipe.period.days.stop,
         )
         require_all(STAGE, outcome.failed)

@@ -19,7 +19,14 @@ from deepprofile.stages.publication import (
     require_all,
     to_retry,
 )
-from deepprofile.store import SinglePiece, Writer, done_jobs, open_cube, static_template
+from deepprofile.store import (
+    SinglePiece,
+    Writer,
+    done_jobs,
+    open_cube,
+    planned_head,
+    static_template,
+)
 from deepprofile.store.layout import Region, day_at
 from deepprofile.store.ledger import Commit, commits_of, done_in
 
@@ -74,7 +81,7 @@ def publish_static(context: Context) -> NDArray[np.bool_]:
                 "names no elevation model to make them from. Give terrain.urls."
             )
         return read_land(url)
-    commits = commits_of(url, STAGE)
+    planned_at, commits = planned_head(url), commits_of(url, STAGE)
     sources = _sources(context)
     done, only = done_in(commits), to_retry(context, url, STAGE)
     jobs = outstanding(_jobs(context, sources, commits), done, only)
@@ -87,6 +94,7 @@ def publish_static(context: Context) -> NDArray[np.bool_]:
             jobs,
             stage=STAGE,
             what="land mask and terrain",
+            planned_at=planned_at,
             metadata={"sources": sources.granules},
             audit=_no_land,
         )

@@ -21,7 +21,15 @@ from deepprofile.store.kinds import (
     static_template,
 )
 from deepprofile.store.layout import Block, Region, Tile
-from deepprofile.store.ledger import Commit, done_jobs, head, history, settings_of
+from deepprofile.store.ledger import (
+    NO_CUBE,
+    Commit,
+    done_jobs,
+    head,
+    history,
+    planned_head,
+    settings_of,
+)
 from deepprofile.store.plain import PlainCopy, copy_plain
 from deepprofile.store.read import layers_of, read_cells, read_tile
 from deepprofile.store.repository import (
@@ -39,6 +47,7 @@ from deepprofile.store.verify import Verification, render_verification, repair, 
 from deepprofile.store.writer import WriteError, Writer, region_of
 
 __all__ = [
+    "NO_CUBE",
     "SAFETY",
     "Block",
     "Commit",
@@ -76,6 +85,7 @@ __all__ = [
     "layers_of",
     "moment_of",
     "open_cube",
+    "planned_head",
     "publish",
     "read_cells",
     "read_tile",

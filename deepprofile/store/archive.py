@@ -6,19 +6,19 @@ branch holds no data and ``main`` does not move: what was made from the cube is 
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import icechunk
 import zarr
 
-from deepprofile.store.ledger import ARCHIVE, Commit, commits_in, open_failures
-from deepprofile.store.snapshots import NEVER_SHOWN
+from deepprofile.store.ledger import ARCHIVE, Commit, commits_in, open_failures, side_session
+from deepprofile.store.snapshots import was_shown
 
 _OF_THE_COMMIT = ("settings", "versions", "extent")
 """Mappings that describe a commit as a whole; in all others each entry stands for itself."""
 _UNIONS = ("set_aside", "short_days")
 """Lists of which all commits together count."""
-_PER_PIECE = ("done", "withdrawn")
 _BY_FINGERPRINT = ("made_of",)
 """Mappings by the fingerprint of a piece; those that no piece has any more are left out."""
 
@@ -32,10 +32,7 @@ def keep(repository: icechunk.Repository, expiring: list[Commit]) -> None:
     """
     older = [commit for commit in commits_in(repository) if commit.expired]
     kept = fold(expiring + older)
-    if ARCHIVE not in repository.list_branches():
-        *_, root = repository.ancestry(branch="main")
-        repository.create_branch(ARCHIVE, root.id)
-    session = repository.writable_session(ARCHIVE)
+    session = side_session(repository, ARCHIVE)
     group = zarr.open_group(session.store, mode="a")
     group.attrs["newest"] = kept[0].snapshot_id if kept else ""
     group.attrs["expired"] = int(str(group.attrs.get("expired", 0))) + len(expiring)
@@ -56,11 +53,11 @@ def fold(commits: list[Commit]) -> list[Commit]:
     seen: set[tuple[str, ...]] = set()
     live = _latest_fingerprints(commits)
     kept = []
-    first = next((c for c in reversed(commits) if c.metadata.get("stage") not in NEVER_SHOWN), None)
+    first = next((c for c in reversed(commits) if was_shown(c)), None)
     for commit in commits:
         metadata, needed = _fold_one(commit.metadata, seen, unresolved, live)
         if needed or commit is first:
-            kept.append(Commit(commit.snapshot_id, commit.time, commit.message, metadata, True))
+            kept.append(replace(commit, metadata=metadata, expired=True))
     return kept
 
 
@@ -77,7 +74,6 @@ def _fold_one(
     # What a commit has written counts after what it has withdrawn.
     for key in sorted(metadata, key=lambda key: key != "done"):
         value = metadata[key]
-        topic = "piece" if key in _PER_PIECE else key
         if key in _BY_FINGERPRINT:
             value = {own: item for own, item in value.items() if own in live}
         if key == "failed":
@@ -87,10 +83,11 @@ def _fold_one(
             value = [item for item in value if _new(seen, key, str(item))]
             needed |= bool(value)
         elif key == "withdrawn":
-            value = [name for name in value if _new(seen, stage, topic, name)]
+            written = (name for name in value if (stage, "done", name) not in seen)
+            value = [name for name in written if _new(seen, stage, key, name)]
             needed |= bool(value)
         elif isinstance(value, Mapping) and key not in _OF_THE_COMMIT:
-            value = {name: item for name, item in value.items() if _new(seen, stage, topic, name)}
+            value = {name: item for name, item in value.items() if _new(seen, stage, key, name)}
             needed |= bool(value)
         needed |= _new(seen, stage, key)
         found[key] = value
@@ -98,14 +95,17 @@ def _fold_one(
 
 
 def _latest_fingerprints(commits: list[Commit]) -> set[str]:
-    """Fingerprints with which pieces were written last and not withdrawn since."""
+    """Fingerprints with which pieces were written last.
+
+    Also of pieces that were withdrawn since: the granules of some of their days may be gone, and
+    what these were made of says that they are to be kept.
+    """
     seen: set[tuple[str, ...]] = set()
     live: set[str] = set()
     for commit in commits:
         stage = str(commit.metadata.get("stage", ""))
         done = commit.metadata.get("done", {})
         live |= {own for name, own in done.items() if _new(seen, stage, name)}
-        seen |= {(stage, name) for name in commit.metadata.get("withdrawn", ())}
     return live
 
 
@@ -123,4 +123,5 @@ def _entry(commit: Commit) -> dict[str, Any]:
         "time": commit.time.isoformat(),
         "message": commit.message,
         "metadata": dict(commit.metadata),
+        **({"failed_run": True} if commit.failed_run else {}),
     }

@@ -33,6 +33,7 @@ class Expiry:
         objects: objects of the store that were deleted.
         bytes: their size. A dry run counts the chunks alone, not their small metadata.
         dry_run: whether nothing was changed.
+        kept_hours: age in hours below which objects stay; 0 where the age does not count.
     """
 
     snapshots: list[str]
@@ -40,6 +41,7 @@ class Expiry:
     objects: int
     bytes: int
     dry_run: bool
+    kept_hours: float = 0.0
 
 
 def expire(
@@ -71,7 +73,8 @@ def expire(
         raise CubeError(f"{before}: a moment needs its zone, such as UTC")
     with explained(url), exclusive(url):
         repository = open_repository(url)
-        oldest, kept, expiring = _split(commits_in(repository), before)
+        oldest, kept, out = _split(commits_in(repository), before)
+        expiring = [commit for commit in out if not commit.failed_run]
         # The reference clock of object ages is that of the store; locally it is our own.
         age = timedelta(0) if local_path(url) is not None else safety
         if dry_run:
@@ -83,10 +86,11 @@ def expire(
                 _objects(orphans) + n_chunks,
                 orphans.bytes_deleted + n_bytes,
                 dry_run,
+                age / timedelta(hours=1),
             )
         drop_stale(repository, url)
         if expiring:
-            keep(repository, expiring)
+            keep(repository, out)
             repository.expire_snapshots(min(commit.time for commit in kept))
         freed = repository.garbage_collect(datetime.now(UTC) - age)
     return Expiry(
@@ -95,6 +99,7 @@ def expire(
         _objects(freed),
         freed.bytes_deleted,
         dry_run,
+        age / timedelta(hours=1),
     )
 
 

@@ -11,7 +11,7 @@ import icechunk
 from dask.utils import format_bytes
 
 from deepprofile.store.messages import cause
-from deepprofile.store.repository import StoreError, local_path
+from deepprofile.store.repository import SILENT, StoreError, local_path
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL = re.compile(r"No space left on device|os error 28\b|Disk quota exceeded|os error 122\b")
@@ -32,6 +32,11 @@ def explained(url: str | Path) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno not in _DISK:
             raise
         raise StoreError(f"{url}: {explain(url, str(error))}") from error
+
+
+def takes_nothing(text: str) -> bool:
+    """Whether an error says that the store below a cube takes no commit at present."""
+    return any(fault.search(text) for fault in (_FULL, _TOO_LARGE, _CLOCK, SILENT))
 
 
 def explain(url: str | Path, text: str) -> str:

@@ -248,7 +248,8 @@ def _head(summary: Summary) -> list[tuple[str, str]]:
     there = publications(summary.commits)
     if there:
         first, last = there[-1].time, there[0].time
-        opens = f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC ({len(there)} snapshots)"
+        number = f"{len(there)} snapshot{'s' if len(there) > 1 else ''}"
+        opens = f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC ({number})"
         lines.append(("opens as of", opens))
     lines.append(("stored", f"{format_bytes(summary.stored_bytes)}, all snapshots"))
     return lines
@@ -286,7 +287,7 @@ def _history_table(commits: list[Commit]) -> Table:
     table.add_column("message")
     for commit in commits[:_SHOWN]:
         table.add_row(
-            "expired" if commit.expired else commit.snapshot_id,
+            "none" if commit.failed_run else "expired" if commit.expired else commit.snapshot_id,
             f"{commit.time:%Y-%m-%d %H:%M}",
             str(commit.metadata.get("stage", "")),
             str(len(commit.metadata.get("done", ()))),

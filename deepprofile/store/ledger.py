@@ -1,7 +1,7 @@
 """The ledger of a cube: its commit log says what was done, by which stage, and what failed."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,10 @@ from deepprofile.store.repository import MAIN, NotACubeError, open_repository
 
 ARCHIVE = "ledger"
 """The branch whose head keeps what the ledger needs of snapshots that have expired."""
+FAILED_RUNS = "failures"
+"""The branch whose commits name the jobs of runs that published nothing, as every job failed."""
+NO_CUBE = ""
+"""What `planned_head` says of a place where there is no cube."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class Commit:
             ``withdrawn`` (names of pieces that are to be written again) and what its stage added.
         expired: whether the snapshot can't be opened any more; of such a commit only that is kept
             which no later one has replaced.
+        failed_run: whether it only names the jobs of a run that published nothing; ``main`` never
+            showed it, and its snapshot holds no cube.
     """
 
     snapshot_id: str
@@ -34,6 +40,7 @@ class Commit:
     message: str
     metadata: Mapping[str, Any]
     expired: bool = False
+    failed_run: bool = False
 
 
 def head(url: str | Path) -> str:
@@ -45,8 +52,18 @@ def head(url: str | Path) -> str:
     return str(open_repository(url).lookup_branch(MAIN))
 
 
+def planned_head(url: str | Path) -> str:
+    """`head`, or NO_CUBE where there is none: what a plan for `publish` rests on."""
+    try:
+        return head(url)
+    except NotACubeError:
+        return NO_CUBE
+
+
 def history(url: str | Path) -> list[Commit]:
     """The commits that readers of a cube see, the newest first; expired ones come last.
+
+    Between them stand, by time, runs that published nothing, as every job failed.
 
     Raises:
         NotACubeError: if there is no cube.
@@ -56,19 +73,33 @@ def history(url: str | Path) -> list[Commit]:
 
 def commits_in(repository: icechunk.Repository) -> list[Commit]:
     """The commits of an open cube, see `history`."""
-    commits = [
+    commits, branches = _commits_on(repository, MAIN), repository.list_branches()
+    if FAILED_RUNS in branches:
+        runs = [replace(c, failed_run=True) for c in _commits_on(repository, FAILED_RUNS)]
+        commits = sorted(commits + runs, key=lambda commit: commit.time, reverse=True)
+    known = {commit.snapshot_id for commit in commits}
+    kept = _archived(repository) if ARCHIVE in branches else []
+    return commits + [commit for commit in kept if commit.snapshot_id not in known]
+
+
+def side_session(repository: icechunk.Repository, branch: str) -> icechunk.Session:
+    """A session on a branch that holds no data and begins at the first snapshot of all."""
+    if branch not in repository.list_branches():
+        *_, root = repository.ancestry(branch=MAIN)
+        repository.create_branch(branch, root.id)
+    return repository.writable_session(branch)
+
+
+def _commits_on(repository: icechunk.Repository, branch: str) -> list[Commit]:
+    return [
         Commit(entry.id, entry.written_at, entry.message, entry.metadata)
-        for entry in repository.ancestry(branch=MAIN)
+        for entry in repository.ancestry(branch=branch)
         if entry.parent_id is not None
     ]
-    known = {commit.snapshot_id for commit in commits}
-    return commits + [commit for commit in archived(repository) if commit.snapshot_id not in known]
 
 
-def archived(repository: icechunk.Repository) -> list[Commit]:
+def _archived(repository: icechunk.Repository) -> list[Commit]:
     """What is kept of expired commits, the newest first."""
-    if ARCHIVE not in repository.list_branches():
-        return []
     newest = repository.lookup_snapshot(repository.lookup_branch(ARCHIVE))
     return [
         Commit(
@@ -77,6 +108,7 @@ def archived(repository: icechunk.Repository) -> list[Commit]:
             entry["message"],
             entry["metadata"],
             expired=True,
+            failed_run=entry.get("failed_run", False),
         )
         for entry in newest.metadata.get("commits", ())
     ]

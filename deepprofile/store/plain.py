@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from glob import escape
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -118,6 +119,8 @@ def _target(url: str | Path, output: str | Path, overwrite: bool) -> Iterator[st
     source = local_path(url)
     if path is not None and source is not None and path.absolute() == source.absolute():
         raise CubeError(f"{output}: is the cube itself; name another place for the copy")
+    if path is not None:
+        _finish_rename(path)
     found = _found_at(output)
     if found and not overwrite:
         raise CubeError(f"{output}: exists. Name another place, or replace it with --overwrite.")
@@ -184,6 +187,18 @@ def _rename(part: Path, path: Path) -> None:
         path.rename(old)
     part.rename(path)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _finish_rename(path: Path) -> None:
+    """Complete what a call that was killed between its two renames left.
+
+    A folder that was put aside means that the one beside it, without ``.old``, is whole.
+    """
+    for old in path.parent.glob(f".{escape(path.name)}.part-*.old"):
+        part = old.with_name(old.name.removesuffix(".old"))
+        if not path.exists():
+            (part if part.exists() else old).rename(path)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _copy(job: CopyJob, url: str, snapshot: str, place: str) -> int:

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
@@ -13,13 +13,16 @@ from filelock import FileLock, Timeout
 
 from deepprofile import places
 from deepprofile.store.messages import cause
+from deepprofile.store.presence import is_there
 from deepprofile.store.template import KIND, VERSION, Template
 
 MAIN = "main"
 """The branch that readers see."""
 
-_FIRST = "1CECHNKREP0F1RSTCMT0"
+FIRST = "1CECHNKREP0F1RSTCMT0"
 """The first snapshot of every Icechunk repository, as its specification says."""
+CREATE = "create"
+"""What the ledger calls the stage that makes a cube's structure."""
 _PARTS = {"attributes", "chunks", "config.yaml", "manifests", "refs", "snapshots", "transactions"}
 """What an Icechunk repository consists of; a creation that was cut short leaves some of them."""
 
@@ -29,7 +32,7 @@ if "ICECHUNK_LOG" not in os.environ:
     icechunk.set_logs_filter("error")
 
 
-_SILENT = re.compile(r"dispatch failure|timed? ?out", re.IGNORECASE)
+SILENT = re.compile(r"dispatch failure|timed? ?out", re.IGNORECASE)
 """What Icechunk says of a store that does not answer; any other refusal is an answer."""
 
 
@@ -92,6 +95,7 @@ def open_repository(url: str | Path) -> icechunk.Repository:
         raise NotACubeError(f"{url}: no such folder. Run the stage that writes this cube first.")
     storage = _storage(url)
     if not _exists(storage, url):
+        _check_bucket(url)
         raise NotACubeError(
             f"{url}: holds no cube (an Icechunk repository was expected). "
             "Check the path, or run the stage that writes this cube first."
@@ -101,13 +105,33 @@ def open_repository(url: str | Path) -> icechunk.Repository:
 
 def _exists(storage: icechunk.Storage, url: str | Path) -> bool:
     try:
-        return icechunk.Repository.exists(storage)
+        if local_path(url) is not None:
+            return icechunk.Repository.exists(storage)
+        return is_there(storage, url)
+    except places.UnreachableError as error:
+        raise StoreError(f"{url}: can't be reached: {error}") from None
     except icechunk.IcechunkError as error:
         raise _unreachable(url, error) from None
 
 
+def _check_bucket(url: str | Path) -> None:
+    """Raise CubeError if the bucket of a URL is not there."""
+    with suppress(OSError, places.PlaceError):
+        try:
+            places.check_bucket(url)
+        except FileNotFoundError as error:
+            raise CubeError(f"{url}: can't be reached: {error}") from None
+
+
 def _unreachable(url: str | Path, error: icechunk.IcechunkError) -> CubeError:
-    silent = _SILENT.search(str(error)) is not None
+    silent = SILENT.search(str(error)) is not None
+    try:
+        places.check_bucket(url)
+    except (FileNotFoundError, places.ObjectStoreError) as said:  # it knows more of what is wrong
+        kind = StoreError if isinstance(said, places.UnreachableError) else CubeError
+        return kind(f"{url}: can't be reached: {said}")
+    except (OSError, places.PlaceError):  # s3fs knows no more, or is not installed
+        pass
     return (StoreError if silent else CubeError)(
         f"{url}: can't be reached: {cause(str(error))}. Check the address, the bucket, the "
         "variables AWS_ENDPOINT_URL and AWS_REGION, and the credentials and what they may do."
@@ -213,12 +237,12 @@ def _complete_creation(url: str | Path) -> bool:
         snapshots = files.ls(f"{root}/snapshots", detail=False) if names == {"snapshots"} else ()
     except FileNotFoundError:
         return False
-    if [PurePosixPath(path).name for path in snapshots] != [_FIRST]:
+    if [PurePosixPath(path).name for path in snapshots] != [FIRST]:
         return False
     branch = f"{root}/refs/branch.{MAIN}"
     files.makedirs(branch, exist_ok=True)
     try:
-        files.pipe_file(f"{branch}/ref.json", b'{"snapshot":"%s"}' % _FIRST.encode(), mode="create")
+        files.pipe_file(f"{branch}/ref.json", b'{"snapshot":"%s"}' % FIRST.encode(), mode="create")
     except OSError:  # the tools have several names for "it exists"
         if not files.exists(f"{branch}/ref.json"):
             raise
@@ -230,10 +254,15 @@ def _create_structure(repository: icechunk.Repository, template: Template) -> No
     session = repository.writable_session(MAIN)
     template.create(session.store)
     try:
-        session.commit(f"create {template.kind} cube", {"stage": "create"})
+        session.commit(f"create {template.kind} cube", {"stage": CREATE})
     except (icechunk.IcechunkError, icechunk.ConflictError):
         if _is_blank(repository):
             raise
+
+
+def is_unpublished(repository: icechunk.Repository, snapshot: str) -> bool:
+    """Whether a snapshot of ``main`` is that of the cube's creation: nothing was published yet."""
+    return bool(repository.lookup_snapshot(snapshot).metadata.get("stage") == CREATE)
 
 
 def _is_blank(repository: icechunk.Repository) -> bool:

@@ -17,13 +17,14 @@ NEVER_SHOWN = ("create", "structure")
 _IDENTITY = re.compile(r"[0-9A-HJKMNP-TV-Z]{20}")
 
 
+def was_shown(commit: Commit) -> bool:
+    """Whether readers of ``main`` saw a commit as a publication of its own."""
+    return commit.metadata.get("stage") not in NEVER_SHOWN and not commit.failed_run
+
+
 def publications(commits: list[Commit]) -> list[Commit]:
     """The commits that were published and still open, in the order given."""
-    return [
-        commit
-        for commit in commits
-        if not commit.expired and commit.metadata.get("stage") not in NEVER_SHOWN
-    ]
+    return [commit for commit in commits if not commit.expired and was_shown(commit)]
 
 
 def shown_at(commits: list[Commit], until: datetime) -> Commit | None:
@@ -64,7 +65,7 @@ def find_snapshot(repository: icechunk.Repository, url: str | Path, wanted: Mome
     found = shown_at(commits, until)
     if found is not None:
         return found.snapshot_id
-    lost = [c for c in commits if c.expired and c.metadata.get("stage") not in NEVER_SHOWN]
+    lost = [commit for commit in commits if commit.expired and was_shown(commit)]
     if lost and lost[-1].time < until:
         raise CubeError(
             f"{url}: what readers saw at {wanted} has expired (`deepprofile gc`). {_range(commits)}"
@@ -101,6 +102,10 @@ def _known(
     return identity
 
 
+def _count(there: list[Commit]) -> str:
+    return "There is 1 snapshot" if len(there) == 1 else f"There are {len(there)} snapshots"
+
+
 def _range(commits: list[Commit]) -> str:
     """What can be opened, for messages."""
     there = publications(commits)
@@ -108,7 +113,7 @@ def _range(commits: list[Commit]) -> str:
         return "Nothing has been published; run the stage that writes this cube."
     first, last = there[-1], there[0]
     return (
-        f"There are {len(there)} snapshots, from {first.snapshot_id} of {first.time:%Y-%m-%d %H:%M}"
+        f"{_count(there)}, from {first.snapshot_id} of {first.time:%Y-%m-%d %H:%M}"
         f" to {last.snapshot_id} of {last.time:%Y-%m-%d %H:%M} UTC; `deepprofile inspect` lists "
         "them."
     )

@@ -19,14 +19,18 @@ from distributed import Client
 
 from deepprofile.store.commit import commit, move_main
 from deepprofile.store.cube import open_session
+from deepprofile.store.failed_runs import note_failed_run, record_of
 from deepprofile.store.faults import explain, explained
 from deepprofile.store.jobs import Job, JobFailure, Progress, WritingJob, run_jobs
 from deepprofile.store.layout import BLOCK_DAYS, day_at
+from deepprofile.store.ledger import NO_CUBE
 from deepprofile.store.repository import (
+    FIRST,
     MAIN,
     ConflictError,
     CubeError,
     exclusive,
+    is_unpublished,
     open_group,
     open_or_create,
 )
@@ -108,8 +112,9 @@ def publish(
         on_progress: called with the numbers of ended and of all jobs.
         window: jobs in flight, see `run_jobs`.
         retries: how often a job that raised is tried again.
-        planned_at: the snapshot that ``main`` showed when the jobs were planned; if somebody has
-            published since, nothing is run, as the jobs may be done or out of date.
+        planned_at: the snapshot that ``main`` showed when the jobs were planned, or NO_CUBE (see
+            `planned_head`); if somebody has published since, nothing is run, as the jobs may be
+            done or out of date. None: the jobs hold whatever was published.
 
     Returns:
         The outcome. Jobs that failed are in it and in the commit log; the rest is published.
@@ -127,7 +132,7 @@ def publish(
     with explained(url), exclusive(url):
         repository = open_or_create(url, template)
         with staging(repository, url) as (branch, head):
-            _check_plan(url, planned_at, head)
+            _check_plan(repository, url, planned_at, head)
             extent = _extend(repository, url, branch, n_days, message)
             session = repository.writable_session(branch)
             args = (function, pickle.dumps(session.fork()))
@@ -140,14 +145,17 @@ def publish(
                 retries=retries,
                 on_done=on_progress,
             )
-            _check_written(url, written, failed)
+            if failed and not written:
+                noted = note_failed_run(repository, message, metadata, failed)
+                raise PublicationError(_all_failed(url, failed, noted))
+            _check_owners(url, written)
             results = [(job, part.result) for job, part in written]
             ledger = {
                 **metadata,
                 **(summarise(results) if summarise else {}),
                 "extent": extent,
                 "done": dict(entry for job, _ in written for entry in job.entries.items()),
-                "failed": [_record(failure) for failure in failed],
+                "failed": [record_of(failure) for failure in failed],
             }
             parts = [part for _, part in written]
             session.merge(*(pickle.loads(part.fork) for part in parts))
@@ -158,12 +166,6 @@ def publish(
     return Outcome(snapshot, list(ledger["done"]), failed, results)
 
 
-def _record(failure: JobFailure) -> dict[str, Any]:
-    """What the ledger keeps of a failed job: it is forgotten once all its pieces are there."""
-    job: WritingJob = failure.job
-    return {"job": job.key, "error": failure.error, "entries": list(job.entries)}
-
-
 def _run_job(job: Job, function: JobFunction, fork: bytes) -> _Written:
     """Run one job in a worker, with a fork of its own: a second attempt starts from nothing."""
     session = pickle.loads(fork)
@@ -172,13 +174,19 @@ def _run_job(job: Job, function: JobFunction, fork: bytes) -> _Written:
     return _Written(result, pickle.dumps(session), writer.written)
 
 
-def _check_plan(url: str | Path, planned_at: str | None, head: str) -> None:
-    if planned_at is not None and planned_at != head:
-        raise ConflictError(
-            f"{url}: somebody else has published since this run looked what is to do: {MAIN} was "
-            f"at {planned_at}, now it is at {head}. Run the stage again: it leaves out what is "
-            "already there."
-        )
+def _check_plan(
+    repository: icechunk.Repository, url: str | Path, planned_at: str | None, head: str
+) -> None:
+    """Raise ConflictError if jobs were planned for another state of the cube than the present."""
+    if planned_at is None or planned_at == head:
+        return
+    if planned_at in (NO_CUBE, FIRST) and is_unpublished(repository, head):
+        return
+    before = f"{MAIN} was at {planned_at}" if planned_at else "there was no cube"
+    raise ConflictError(
+        f"{url}: somebody else has published since this run looked what is to do: {before}, now "
+        f"{MAIN} is at {head}. Run the stage again: it leaves out what is already there."
+    )
 
 
 def _extend(
@@ -210,17 +218,23 @@ def _extend(
     return extent
 
 
-def _check_written(
-    url: str | Path, written: list[tuple[Any, _Written]], failed: list[JobFailure]
-) -> None:
-    if failed and not written:
-        reason = failed[0].error
-        if reason.startswith(icechunk.IcechunkError.__name__):
-            reason = explain(url, reason)
-        raise PublicationError(
-            f"{url}: all {len(failed)} jobs failed, nothing was published. "
-            f"The first, {failed[0].job.key}: {reason}\n{failed[0].traceback}"
-        )
+def _all_failed(url: str | Path, failed: Sequence[JobFailure], noted: bool) -> str:
+    reason = failed[0].error
+    if reason.startswith(icechunk.IcechunkError.__name__):
+        reason = explain(url, reason)
+    advice = (
+        "Run the stage again to repeat them, with --retry-failed them alone; `deepprofile inspect` "
+        "lists them."
+    )
+    return (
+        f"{url}: all {len(failed)} jobs failed, nothing was published. "
+        f"The first, {failed[0].job.key}: {reason}\n{failed[0].traceback}"
+        + (advice if noted else "")
+    )
+
+
+def _check_owners(url: str | Path, written: list[tuple[Any, _Written]]) -> None:
+    """Raise PublicationError if two jobs have written the same shard."""
     owner: dict[Shard, str] = {}
     for job, part in written:
         for shard in set(part.shards):
