@@ -18,7 +18,7 @@ demo-s3: $(READY)
 
 # Sets up and runs the tests.
 test: $(READY)
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -q tests
+	$(VENV)/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -q tests
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

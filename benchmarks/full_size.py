@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from pathlib import Path
-from shutil import copyfile
 
 import h5py
 import numpy as np
@@ -30,7 +29,7 @@ _SPARSE = ("precip", "snow", "overland", "runoff")
 
 
 def write_days(folder: Path, first: date, n_days: int, distinct: int = 2) -> list[Path]:
-    """Granules of whole days: ``distinct`` different ones, and copies of them by turns."""
+    """Granules of whole days: ``distinct`` different ones, and links to them by turns."""
     names = [
         folder / f"SMAP_L4_SM_gph_{first + timedelta(days=d):%Y%m%d}T{hour:02d}3000_Vv7030_001.h5"
         for d in range(n_days)
@@ -40,13 +39,13 @@ def write_days(folder: Path, first: date, n_days: int, distinct: int = 2) -> lis
         if i < distinct:
             write_granule(path, seed=i)
         else:
-            copyfile(names[i % distinct], path)
+            path.hardlink_to(names[i % distinct])
     return names
 
 
 def write_granule(path: Path, seed: int = 0, fields: Sequence[Field] = FIELDS) -> None:
     """One granule of the whole globe."""
-    land = _land()
+    known = land()
     with h5py.File(path, "w") as file:
         file["x"], file["y"] = grid.x_centers(), grid.y_centers()
         for name, index in zip(
@@ -58,7 +57,7 @@ def write_granule(path: Path, seed: int = 0, fields: Sequence[Field] = FIELDS) -
             variable = _write(
                 file,
                 f"Geophysical_Data/{field.source}",
-                np.where(land, values, np.float32(-9999)),
+                np.where(known, values, np.float32(-9999)),
             )
             variable.attrs["units"] = np.bytes_(field.units)
             variable.attrs["_FillValue"] = np.float32(-9999)
@@ -96,7 +95,8 @@ def _smooth(seed: int, points: int) -> NDArray[np.float32]:
     return np.asarray(zoom(coarse, factors, order=1), np.float32)
 
 
-def _land() -> NDArray[np.bool_]:
+def land() -> NDArray[np.bool_]:
+    """Which cells of the globe have values."""
     height = _smooth(12345, 12)
     return height > np.quantile(height, 1.0 - LAND_SHARE)
 

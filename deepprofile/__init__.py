@@ -13,26 +13,23 @@ if TYPE_CHECKING:
     from deepprofile.cluster import connect
     from deepprofile.collocation import triple_collocation
     from deepprofile.grid import ease2_grid
-    from deepprofile.model import (
-        DeepProfile,
-        load_model,
-        predict,
-        save_model,
-        sliding_coefficients,
-    )
+    from deepprofile.model.io import load_model, save_model
+    from deepprofile.model.labelled import predict
+    from deepprofile.model.network import DeepProfile
+    from deepprofile.model.sliding import sliding_coefficients
     from deepprofile.store import open_cube
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "DeepProfile": "deepprofile.model",
+    "DeepProfile": "deepprofile.model.network",
     "connect": "deepprofile.cluster",
     "ease2_grid": "deepprofile.grid",
-    "load_model": "deepprofile.model",
+    "load_model": "deepprofile.model.io",
     "open_cube": "deepprofile.store",
-    "predict": "deepprofile.model",
-    "save_model": "deepprofile.model",
-    "sliding_coefficients": "deepprofile.model",
+    "predict": "deepprofile.model.labelled",
+    "save_model": "deepprofile.model.io",
+    "sliding_coefficients": "deepprofile.model.sliding",
     "triple_collocation": "deepprofile.collocation",
 }
 

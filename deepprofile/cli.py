@@ -1,4 +1,7 @@
-"""The command line: run a recipe, plan it, look into a store."""
+"""The command line: run a recipe, plan it, look into a store.
+
+What needs torch is imported by the commands that use it: it takes seconds.
+"""
 
 import sys
 from datetime import datetime
@@ -10,17 +13,15 @@ from distributed import Client
 from rich.console import Console
 from rich.text import Text
 
-from deepprofile import stages
-from deepprofile.benchmark import N_STEPS, measure_rates
 from deepprofile.cluster import LOCAL, ClusterError, connected
 from deepprofile.cube_commands import ClusterOption, commands, terminal
+from deepprofile.exit_codes import EXIT_CODES, Code
 from deepprofile.export import ExportError, Form, Request, export_layers, layer_of
 from deepprofile.places import PlaceError
 from deepprofile.progress import meter
 from deepprofile.rates import RatesError, load_rates, rates_path, save_rates
 from deepprofile.recipe import RecipeError, load_recipe
-from deepprofile.stages.context import StageError
-from deepprofile.stages.daily import EXIT_CODES, Code, run_daily
+from deepprofile.stages import Context, StageError, chain
 from deepprofile.stages.planning import render_plans, render_rates
 from deepprofile.store import CubeError, JobError
 
@@ -56,7 +57,7 @@ def run(
     recipe: RecipePath,
     stage: Annotated[
         list[str] | None,
-        typer.Option(help=f"Run only this stage; may be repeated. One of {stages.names()}."),
+        typer.Option(help=f"Run only this stage; may be repeated. One of {chain.names()}."),
     ] = None,
     cluster: ClusterOption = LOCAL,
     retry_failed: Annotated[
@@ -70,11 +71,11 @@ def run(
     """Run a recipe, or single stages of it; what is done already is not done again."""
     console = terminal()
     document = load_recipe(recipe, root)
-    chosen = stages.select(document, stage)
+    chosen = chain.select(document, stage)
     with connected(cluster) as client:
         console.print(f"[bold]{document.name}[/bold] in {document.root}", highlight=False)
         console.print(f"Dask: {_workers(client)}", highlight=False)
-        stages.run(chosen, stages.Context(document, client, console, retry_failed))
+        chain.run(chosen, Context(document, client, console, retry_failed))
 
 
 def _workers(client: Client) -> str:
@@ -88,7 +89,7 @@ def plan(recipe: RecipePath, rates: RatesOption = None) -> None:
     document = load_recipe(recipe)
     source = rates or rates_path()
     known = load_rates(source) if rates or source.exists() else None
-    terminal().print(render_plans(document, stages.plans(document), known, source))
+    terminal().print(render_plans(document, chain.plans(document), known, source))
 
 
 @app.command()
@@ -104,6 +105,8 @@ def benchmark(
     ] = None,
 ) -> None:
     """Measure how fast this machine works, in a minute or two, and keep it for `plan`."""
+    from deepprofile.benchmark import N_STEPS, measure_rates
+
     console = terminal()
     path = rates or rates_path()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -159,6 +162,8 @@ def daily(
     ] = False,
 ) -> None:
     """Take in the granules that have arrived, predict what they touch, print one line."""
+    from deepprofile.stages.daily import run_daily
+
     details = Console(stderr=True, soft_wrap=True, quiet=not (verbose or sys.stderr.isatty()))
     document = load_recipe(recipe)
     report = run_daily(document, date.date() if date else None, lambda: connected(cluster), details)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import psutil
-import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from deepprofile.cluster import cores
@@ -83,6 +82,8 @@ class Rates(_Section):
 
 def this_machine() -> Machine:
     """Description of the machine on which this runs."""
+    import torch  # takes seconds, and most commands need none of it
+
     return Machine(
         processor=_processor(),
         cores=cores(),

@@ -10,13 +10,33 @@ import dask
 import hypothesis
 import pytest
 from distributed import Client, LocalCluster
-from fault_support import contents, threads, write
+from distributed.utils import get_mp_context
+from fault_support import MODULES, contents, context, threads, write
 
 from deepprofile.testing import object_store as servers
 
 BUCKET = "tests"
 N_WORKERS = 2
+METHOD = "distributed.worker.multiprocessing-method"
+CLIENTS = {"client", "driver_client"}
+SLOWEST = (
+    "test_stages",
+    "test_object_store_chain",
+    "test_faults_concurrent",
+    "test_daily",
+    "test_ingest_stage",
+    "test_faults_store",
+    "test_object_store_commands",
+    "test_predict_stage",
+    "test_faults_disk",
+    "test_faults_driver",
+    "test_model_training",
+    "test_store_publish",
+    "test_planning",
+)
+"""Files that come first, the slowest at first: so processes that share the files end together."""
 _clients: list[Client] = []
+_stores: list[servers.ObjectStore] = []
 _numbers = itertools.count()
 
 # The same examples at every run, so that a change is judged by what it changes. To look for new
@@ -24,6 +44,12 @@ _numbers = itertools.count()
 hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("explore", deadline=None)
 hypothesis.settings.load_profile("same")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the slow files first, each as a whole."""
+    places = {name: place for place, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 @pytest.fixture(scope="session")
@@ -44,10 +70,18 @@ def real_data() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def client() -> Iterator[Client]:
-    """Two spawned worker processes of one thread; a job may lose one worker, not two."""
-    with dask.config.set({"distributed.scheduler.allowed-failures": 1}):
+    """Two worker processes of one thread; a job may lose one worker, not two.
+
+    They are forked from a process that has imported what they need, so that none of them, nor one
+    that takes the place of a killed one, does it again.
+    """
+    with dask.config.set({"distributed.scheduler.allowed-failures": 1, METHOD: "forkserver"}):
+        get_mp_context()  # Dask names modules of its own first
+        context.set_forkserver_preload(MODULES)
         cluster = LocalCluster(n_workers=N_WORKERS, threads_per_worker=1, dashboard_address=None)
         connected = Client(cluster)
+        for store in _stores:
+            connected.register_plugin(servers.SetEnvironment(store.environment))
         _clients.append(connected)
         yield connected
         _clients.remove(connected)
@@ -58,10 +92,19 @@ def client() -> Iterator[Client]:
 
 
 @pytest.fixture(autouse=True)
-def _all_workers() -> None:
-    """Every test finds both workers, also after one that killed some."""
+def _as_if_alone(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test finds both workers, also after one that killed some; or no cluster at all.
+
+    Otherwise what a test computes, and how clusters of its own start, would depend on the tests
+    before it.
+    """
     for connected in _clients:
         connected.wait_for_workers(N_WORKERS, timeout=120)
+    if CLIENTS.intersection(request.fixturenames):
+        yield
+        return
+    with dask.config.set({"scheduler": "threads", METHOD: "spawn"}):
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -70,9 +113,11 @@ def object_store() -> Iterator[servers.ObjectStore]:
     try:
         with servers.serve() as store, servers.active(store.environment):
             store.create_bucket(BUCKET)
+            _stores.append(store)
             for started_before in _clients:
                 started_before.register_plugin(servers.SetEnvironment(store.environment))
             yield store
+            _stores.remove(store)
     except servers.NoServerError as error:
         pytest.skip(str(error))
 

@@ -32,11 +32,16 @@ N_DAYS = 40
 POINTS = ("before", "jobs", "written", "committed", "published")
 """Where a driver may be stopped: before its jobs, in the second of them, when all are written, when
 they are committed, when they are published and it has not said so yet."""
+PAUSE = 0.1
+"""Seconds that a reader rests after each reading: several readings for each publication."""
 PATIENCE = 120.0
 """Seconds after which a test gives up waiting for another process; never reached if all is well."""
 
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["deepprofile.store", "distributed"])
+STAGES = ("ingest", "collocate", "sample", "train", "predict")
+MODULES = ["distributed", *(f"deepprofile.stages.{stage}" for stage in STAGES)]
+"""What other processes have imported before they start."""
+context.set_forkserver_preload(MODULES)
 
 
 @dataclass(frozen=True)
@@ -140,6 +145,13 @@ def contents(url, **options):
     return {str(name): cube[name].values.tobytes() for name in cube.variables}
 
 
+def assert_nothing_is_lost(client, url, before, undisturbed):
+    """The cube is as it was before a failure, and what a run finds to do completes number 2."""
+    assert contents(url) == before
+    write(client, url, 2, missing(url, 2))
+    assert contents(url) == undisturbed
+
+
 class _StopBefore(list):
     """Jobs that stop their driver when it comes to them."""
 
@@ -225,6 +237,13 @@ class Driver:
         text = self.report.read_text() if self.report.exists() else ""
         return self.process.exitcode, text
 
+    def error(self, name):
+        """The report of a driver that ended in order, with an error of this type."""
+        code, report = self.end()
+        assert code == 0
+        assert report.startswith(f"{name}: ")
+        return report
+
 
 def work(address, folder):
     """A worker process without a nanny."""
@@ -248,6 +267,7 @@ def read_forever(url, folder, environment):
         while not (Path(folder) / "stop").exists():
             before = {int(n) for n in np.unique(held.values)}
             print(json.dumps([sorted(numbers(url)), sorted(before)]), file=file, flush=True)
+            time.sleep(PAUSE)
 
 
 def wait_for_a_read(folder, number):

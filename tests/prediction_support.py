@@ -3,6 +3,7 @@
 import numpy as np
 
 from deepprofile.benchmark import committed_writer, make_cube
+from deepprofile.model.configuration import NetworkConfig
 from deepprofile.model.flags import flag_attributes
 from deepprofile.model.io import save_model
 from deepprofile.model.network import DeepProfile
@@ -26,6 +27,19 @@ TILE = Tile(10, 20)
 FIELDS = PRODUCTS["smap_l4"].fields
 VARIABLES = {field.name: field.units for field in FIELDS if field.layer is None}
 N_VARIABLES = len(VARIABLES)
+
+
+def network_of(variables, features, **options):
+    """Settings of a network that knows its variables and features, given with their units."""
+    return NetworkConfig(
+        n_variables=len(variables),
+        n_auxiliary=len(features),
+        variables=tuple(variables),
+        features=tuple(features),
+        variable_units=tuple(variables.values()),
+        feature_units=tuple(features.values()),
+        **options,
+    )
 
 
 def make_model(window=360):

@@ -22,7 +22,7 @@ def test_places_that_cannot_be_written_are_said_before_anything_is_measured(
     monkeypatch, capsys, tmp_path
 ):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(cli, "measure_rates", None)
+    monkeypatch.setattr("deepprofile.benchmark.measure_rates", None)
     arguments = ["deepprofile", "benchmark", "--rates", str(tmp_path / "file" / "rates.json")]
     monkeypatch.setattr(sys, "argv", arguments)
     with pytest.raises(SystemExit) as stopped:

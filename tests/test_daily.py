@@ -13,17 +13,17 @@ import pytest
 import torch
 import yaml
 from filelock import FileLock
-from prediction_support import FIELDS, VARIABLES
+from prediction_support import FIELDS, VARIABLES, network_of
 from rich.console import Console
 
 import deepprofile as dp
-from deepprofile import cli, grid, stages
-from deepprofile.model.configuration import NetworkConfig
+from deepprofile import cli, grid
+from deepprofile.exit_codes import EXIT_CODES, Code
 from deepprofile.model.flags import Flag
 from deepprofile.model.network import DeepProfile
 from deepprofile.recipe import Period, ProductSource, RecipeError, load_recipe
-from deepprofile.stages import Context, StageError, daily
-from deepprofile.stages.daily import Code, run_daily
+from deepprofile.stages import Context, StageError, chain, daily
+from deepprofile.stages.daily import run_daily
 from deepprofile.store import history
 from deepprofile.store.kinds import FEATURES
 from deepprofile.synthetic import EarthConfig
@@ -151,17 +151,7 @@ def source(tmp_path_factory):
 
 def save_model(root):
     torch.manual_seed(0)
-    config = NetworkConfig(
-        n_variables=len(VARIABLES),
-        n_auxiliary=len(FEATURES),
-        window=WINDOW,
-        width=16,
-        head_width=8,
-        variables=tuple(VARIABLES),
-        features=tuple(FEATURES),
-        variable_units=tuple(VARIABLES.values()),
-        feature_units=tuple(FEATURES.values()),
-    )
+    config = network_of(VARIABLES, FEATURES, window=WINDOW, width=16, head_width=8)
     model = DeepProfile.from_config(config)
     fields = [field for field in FIELDS if field.layer is None]
     model.series_minimum.copy_(torch.tensor([field.valid_min for field in fields]))
@@ -375,9 +365,9 @@ def test_a_period_without_an_end_is_for_daily_runs(tmp_path):
     world = World(tmp_path, tmp_path / "world")
     recipe = world.recipe
     assert recipe.period.end == datetime.now(UTC).date() - timedelta(days=1)
-    assert list(stages.plans(recipe)) == stages.select(recipe, None) == ["ingest", "predict"]
+    assert list(chain.plans(recipe)) == chain.select(recipe, None) == ["ingest", "predict"]
     with pytest.raises(StageError, match=r"period\.end is missing.*deepprofile daily"):
-        stages.run(["ingest"], Context(recipe, None, Console()))
+        chain.run(["ingest"], Context(recipe, None, Console()))
     end = {"start": str(START), "end": "2016-03-31"}
     with pytest.raises(RecipeError, match="not among products"):
         world.write_recipe(period=end)
@@ -391,4 +381,4 @@ def test_exit_codes_are_documented(capsys):
     text = (Path(__file__).parent.parent / "docs" / "daily.md").read_text()
     rows = {int(n) for n in re.findall(r"^\| (\d) \|", text, re.MULTILINE)}
     assert rows == {int(code) for code in Code}
-    assert all(f" {int(code)} " in daily.EXIT_CODES for code in Code)
+    assert all(f" {int(code)} " in EXIT_CODES for code in Code)

@@ -12,10 +12,9 @@ import yaml
 from rich.console import Console
 
 import deepprofile as dp
-from deepprofile import stages
 from deepprofile.products import PRODUCTS
 from deepprofile.recipe import load_recipe
-from deepprofile.stages import Context, ingest
+from deepprofile.stages import Context, chain, ingest, synthesize
 from deepprofile.stages.ingest_jobs import product_template
 from deepprofile.stages.ingest_plan import plan
 from deepprofile.store import describe, history
@@ -50,7 +49,7 @@ def context_of(folder: Path, client, products=("smap_l4",), **changes) -> Contex
 def earth(tmp_path_factory, client) -> Path:
     """Product files, of SMAP L4 and GLDAS three a day; nothing is ingested."""
     folder = tmp_path_factory.mktemp("earth")
-    stages.synthesize.run(context_of(folder, client))
+    synthesize.run(context_of(folder, client))
     for name in ("smap_l4", "gldas"):
         for path in granules(folder, name):
             if not any(part in path.name for part in KEPT):
@@ -251,7 +250,7 @@ def test_only_jobs_that_failed_are_repeated(earth, tmp_path, client):
         shutil.copy2(kept / path.name, path)
     os.utime(of_day(granules(tmp_path, "smap_l4"), "20150430T")[0], (1, 1))
     retry = Context(context.recipe, client, Console(record=True, width=200), retry_failed=True)
-    stages.run(["ingest", "collocate"], retry)
+    chain.run(["ingest", "collocate"], retry)
     assert "no failed job to repeat" in retry.console.export_text()
     done = history(tmp_path / "work/cubes/smap_l4")[0].metadata["done"]
     assert [name.split()[1] for name in done] == ["1"]

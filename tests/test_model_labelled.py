@@ -337,7 +337,7 @@ def test_a_chunk_that_is_unlike_the_others_is_computed(model, place):
     else:
         forcing = forcing[:, :, :1, :1]
     auxiliary = make_auxiliary()[:, : forcing.sizes["y"], : forcing.sizes["x"]]
-    lazy = predict(model, forcing.chunk(time=8, y=1, x=1), auxiliary).compute()
+    lazy = predict(model, forcing.chunk(time=16, y=2, x=1), auxiliary).compute()
     xr.testing.assert_allclose(lazy, predict(model, forcing, auxiliary), rtol=1e-4, atol=1e-6)
 
 

@@ -12,10 +12,10 @@ from rich.console import Console
 from test_stages import RECIPE
 
 import deepprofile as dp
-from deepprofile import places, stages
+from deepprofile import places
 from deepprofile.evaluation import report, sections
 from deepprofile.recipe import load_recipe
-from deepprofile.stages import Context
+from deepprofile.stages import Context, chain, evaluate, synthesize
 from deepprofile.store import describe, history
 from deepprofile.testing.object_store import SECRET_KEY
 
@@ -60,14 +60,14 @@ def local(tmp_path_factory, thread) -> Context:
     """The chain in a folder, without the page of figures, which nothing is compared with."""
     folder = tmp_path_factory.mktemp("local")
     context = _context(folder, thread, str(folder / "work"))
-    stages.run(["synthesize"], context)
+    chain.run(["synthesize"], context)
     for name in ("smap_l4", "gldas"):
         for path in Path(context.recipe.products[name].url).rglob("*"):
             if path.is_file() and not any(part in path.name for part in KEPT):
                 path.unlink()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages.evaluate, "write_report", lambda url, inputs: url)
-        stages.run(stages.select(context.recipe, None), context)
+        patch.setattr(evaluate, "write_report", lambda url, inputs: url)
+        chain.run(chain.select(context.recipe, None), context)
     return context
 
 
@@ -80,7 +80,7 @@ def remote(tmp_path_factory, thread, object_store, local) -> Context:
     parts = sections.brief, sections.provenance
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "all_sections", lambda inputs: [part(inputs) for part in parts])
-        stages.run(stages.select(context.recipe, None), context)
+        chain.run(chain.select(context.recipe, None), context)
     return context
 
 
@@ -89,7 +89,7 @@ def test_a_worker_process_makes_product_files_in_an_object_store(tmp_path, clien
     small["period"] = {"start": "2015-04-01", "end": "2015-04-03"}
     here, there = (_context(tmp_path, client, url, **small) for url in (str(tmp_path), s3_url))
     for context in (here, there):
-        stages.synthesize.run(context)
+        synthesize.run(context)
     sizes, expected = (
         {
             name.removeprefix(context.paths.earth): info["size"]
@@ -99,7 +99,7 @@ def test_a_worker_process_makes_product_files_in_an_object_store(tmp_path, clien
     )
     assert sizes == expected
     assert len(sizes) > 3 * (8 + 8)
-    assert "already" in stages.synthesize.run(there)
+    assert "already" in synthesize.run(there)
 
 
 def _cubes(context: Context) -> dict[str, str]:
@@ -126,7 +126,7 @@ def test_cubes_model_and_metrics_are_the_same_bit_for_bit(local, remote):
 def test_a_run_that_finds_its_work_done_writes_nothing(remote):
     root = remote.recipe.root
     before = {name: info["ETag"] for name, info in places.find(root).items()}
-    stages.run(["synthesize", "ingest", "collocate", "sample", "train", "predict"], remote)
+    chain.run(["synthesize", "ingest", "collocate", "sample", "train", "predict"], remote)
     assert {name: info["ETag"] for name, info in places.find(root).items()} == before
 
 

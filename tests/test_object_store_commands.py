@@ -16,8 +16,9 @@ from test_daily import COLUMNS, EARTH, ROWS, START, STEPS, WINDOW, save_model, v
 
 import deepprofile as dp
 from deepprofile import grid, places
+from deepprofile.exit_codes import Code
 from deepprofile.recipe import load_recipe
-from deepprofile.stages.daily import Code, run_daily
+from deepprofile.stages.daily import run_daily
 from deepprofile.store import CubeError, copy_plain, expire, open_cube, repair, verify
 from deepprofile.synthetic.flaws import Flaws
 from deepprofile.synthetic.smap import make_smap
@@ -76,6 +77,7 @@ def test_gc_frees_what_only_expired_snapshots_need(client, s3_url):
     with pytest.raises(CubeError, match=f"{first} has expired"):
         open_cube(s3_url, snapshot=first)
     assert not expire(s3_url, now, safety=NO_TIME).snapshots
+    assert expire(s3_url, now).kept_hours == 24  # said, as nothing of today goes
     publish_all(client, s3_url, jobs(offset=6)[:1])
     assert not verify(s3_url, client=client).problems
 

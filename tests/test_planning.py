@@ -4,7 +4,6 @@ import re
 import sys
 from dataclasses import replace
 from datetime import UTC, date, datetime
-from importlib import import_module
 from pathlib import Path
 
 import psutil
@@ -15,10 +14,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import deepprofile as dp
-from deepprofile import benchmark, cli, stages
+from deepprofile import benchmark, cli
 from deepprofile.model.streaming import Stretch
 from deepprofile.rates import Machine, Rates, load_rates, save_rates, this_machine
 from deepprofile.recipe import Bounds, load_recipe
+from deepprofile.stages import chain, predict
 from deepprofile.stages.context import WORKER_MEMORY, Plan
 from deepprofile.stages.extent import land_of
 from deepprofile.stages.planning import Estimate, Site, estimate, render_plans, render_rates
@@ -60,15 +60,15 @@ def printed(thing) -> str:
 
 @pytest.fixture(scope="module")
 def of_globe():
-    return stages.plans(load_recipe(GLOBAL))
+    return chain.plans(load_recipe(GLOBAL))
 
 
 @pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.stem)
 def test_every_committed_recipe_is_planned_without_data(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe = load_recipe(path)
-    plans = stages.plans(recipe)
-    assert list(plans) == stages.select(recipe, None)
+    plans = chain.plans(recipe)
+    assert list(plans) == chain.select(recipe, None)
     for plan in plans.values():
         assert plan.jobs > 0
         assert 0 <= plan.worker_memory < plan.worker_memory + plan.job_memory < 16e9
@@ -156,7 +156,8 @@ def test_the_memory_of_a_worker_is_that_of_a_fresh_one_with_the_stages(tmp_path)
 
 
 def resident_memory():
-    import_module("deepprofile.stages")
+    for stage in chain.STAGES:
+        chain.module_of(stage)
     return psutil.Process().memory_info().rss
 
 
@@ -175,7 +176,7 @@ def test_the_memory_of_the_prediction_is_given_with_the_segment_that_its_time_is
 def test_the_memory_of_a_prediction_of_one_block_is_one_number():
     recipe = load_recipe(GLOBAL)
     period = recipe.period.model_copy(update={"end": date(2016, 3, 31)})
-    plan = stages.predict.plan(recipe.model_copy(update={"period": period}))
+    plan = predict.plan(recipe.model_copy(update={"period": period}))
     assert plan.most_memory == plan.job_memory
     text = rendered({"predict": plan}, None)
     assert " to " not in table_line(text, "MB")
@@ -184,7 +185,7 @@ def test_the_memory_of_a_prediction_of_one_block_is_one_number():
 
 def test_a_region_without_land_takes_no_time():
     sea = Bounds(west=-18.5, east=-14.0, south=46.5, north=52.1)
-    plans = stages.plans(load_recipe(GLOBAL).model_copy(update={"region": sea}))
+    plans = chain.plans(load_recipe(GLOBAL).model_copy(update={"region": sea}))
     for name, plan in plans.items():
         assert plan.jobs == plan.bytes_read == plan.bytes_written == 0, name
         assert estimate(plan, RATES, site(2)) == Estimate(0.0)

@@ -8,10 +8,9 @@ import yaml
 from distributed import Client
 from rich.console import Console
 
-from deepprofile import stages
 from deepprofile.cluster import LocalSpec
 from deepprofile.recipe import Predict, load_recipe
-from deepprofile.stages import Context, StageError
+from deepprofile.stages import Context, StageError, chain
 from deepprofile.stages.context import Plan
 from deepprofile.stages.devices import Answer, check_answers, settle, worker_devices
 from deepprofile.stages.segments import smallest_share
@@ -108,8 +107,8 @@ def test_all_workers_follow_what_was_settled_before_the_first_stage(monkeypatch)
     workers = {address: {"memory_limit": 0, "nthreads": 1} for address in by_address(SHARED)}
     client = SimpleNamespace(run=answer, scheduler_info=lambda n_workers: {"workers": workers})
     context = Context(load_recipe(DEMO), client, Console(record=True, width=1000))
-    monkeypatch.setattr(stages, "STAGES", {name: stage(name) for name in ("train", "predict")})
-    stages.run(["train", "predict"], context)
+    monkeypatch.setattr(chain, "module_of", stage)
+    chain.run(["train", "predict"], context)
     assert seen == {"train": "auto", "predict": "cpu"}
     text = context.console.export_text()
     assert text.index("predict: worker processes share a GPU (3 the GPU GPU-1 of a)") == 0
@@ -135,4 +134,4 @@ def test_a_cluster_without_workers_is_refused_by_every_check(empty):
         check_memory(empty, 0, "collocate")
     for name in ("collocate", "predict"):
         with pytest.raises((StageError, JobError), match=wait_or_start):
-            stages.run([name], context)
+            chain.run([name], context)

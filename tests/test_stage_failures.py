@@ -10,10 +10,10 @@ import yaml
 from prediction_support import TILE, write_inputs
 from rich.console import Console
 
-from deepprofile import grid, stages
+from deepprofile import grid
 from deepprofile.products import PRODUCTS
 from deepprofile.recipe import load_recipe
-from deepprofile.stages import Context, collocate, ingest, predict, sample, static
+from deepprofile.stages import Context, chain, collocate, ingest, predict, sample, static
 from deepprofile.stages.context import FailedJobsError
 from deepprofile.stages.ingest_jobs import product_template
 from deepprofile.store import (
@@ -148,10 +148,10 @@ def test_a_run_of_which_every_job_failed_is_known_and_repeated(driver_client, ro
     assert "Failed jobs: 2" in context.console.export_text(clear=False)
     bring_back()
     again = replace(context, retry_failed=True)
-    stages.run(["collocate"], again)
+    chain.run(["collocate"], again)
     assert describe(url).failures == {}
     assert len(publications(history(url))) == 2  # estimates, weights of invalid cells
-    stages.run(["collocate"], again)
+    chain.run(["collocate"], again)
     assert "no failed job to repeat" in again.console.export_text()
 
 
@@ -184,7 +184,7 @@ def test_retrying_runs_the_jobs_that_failed_and_no_others(driver_client, world, 
     # By now everything would be due, with another setting.
     options = {"max_gap_days": 2} if stage != "collocate" else {}
     again = context_of(root, driver_client, collocation={"min_samples": 32}, sample=options)
-    stages.run([stage], replace(again, retry_failed=True))
+    chain.run([stage], replace(again, retry_failed=True))
     written = [set(c.metadata["done"]) for c in history(url) if c.metadata["stage"] == stage]
     tiles = [{name.split(" block")[0] for name in names} for names in written]
     assert {f"tile {TILE.row} {TILE.column + 1}"} in tiles[:2]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from prediction_support import note_ingested
+from prediction_support import network_of, note_ingested
 from rich.console import Console
 
 import deepprofile as dp
@@ -32,17 +32,7 @@ N_DAYS, WINDOW = 50, 40
 VARIABLES = {"surface_pressure": "Pa", "surface_temp": "K", "rain": "kg m-2 s-1"}
 FEATURES = {"elevation": "m", "slope": "degree"}
 LAND = np.s_[10:20, 30:34]
-NETWORK = NetworkConfig(
-    n_variables=3,
-    n_auxiliary=2,
-    window=WINDOW,
-    width=8,
-    head_width=4,
-    variables=tuple(VARIABLES),
-    features=tuple(FEATURES),
-    variable_units=tuple(VARIABLES.values()),
-    feature_units=tuple(FEATURES.values()),
-)
+NETWORK = network_of(VARIABLES, FEATURES, window=WINDOW, width=8, head_width=4)
 RECIPE = {
     "name": "small",
     "period": {"start": "2015-03-31", "end": "2015-05-19"},

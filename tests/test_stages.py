@@ -11,11 +11,10 @@ import yaml
 from rich.console import Console
 
 import deepprofile as dp
-from deepprofile import stages
 from deepprofile.model.flags import Flag
 from deepprofile.model.prediction import predict_windows
 from deepprofile.recipe import load_recipe
-from deepprofile.stages import Context, StageError
+from deepprofile.stages import Context, StageError, chain, collocate
 from deepprofile.store import JobError, describe, history, render
 
 WINDOW = 40
@@ -46,7 +45,7 @@ def context_of(folder: Path, client, **changes) -> Context:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, client) -> Context:
     context = context_of(tmp_path_factory.mktemp("chain"), client)
-    stages.run(stages.select(context.recipe, None), context)
+    chain.run(chain.select(context.recipe, None), context)
     return context
 
 
@@ -163,7 +162,7 @@ def test_running_again_does_nothing_and_changes_nothing(finished):
     cubes = [paths.product("smap_l4"), paths.collocation, paths.samples, paths.coefficients]
     before = [history(url)[0].snapshot_id for url in cubes]
     model = (Path(paths.model) / "model.safetensors").read_bytes()
-    stages.run(["ingest", "collocate", "sample", "train", "predict"], finished)
+    chain.run(["ingest", "collocate", "sample", "train", "predict"], finished)
     assert [history(url)[0].snapshot_id for url in cubes] == before
     assert (Path(paths.model) / "model.safetensors").read_bytes() == model
 
@@ -174,7 +173,7 @@ def test_the_same_recipe_gives_the_same_loss_curve(finished, tmp_path, client):
     again = context_of(tmp_path, client)
     for name in ("collocation", "samples", "model", "coefficients"):
         shutil.rmtree(getattr(again.paths, name))
-    stages.run(["collocate", "sample", "train"], again)
+    chain.run(["collocate", "sample", "train"], again)
     first, second = (
         pd.read_csv(Path(c.paths.model) / "history.csv").drop(columns="steps_per_second")
         for c in (finished, again)
@@ -191,8 +190,8 @@ def test_any_period_is_cut_out_of_the_whole_and_a_longer_one_continues_it(
         context_of(tmp_path, client, period={"start": start, "end": last})
         for last in ("2015-05-25", end)
     )
-    stages.run(["ingest"], short)
-    stages.run(["ingest", "collocate", "sample"], longer)
+    chain.run(["ingest"], short)
+    chain.run(["ingest", "collocate", "sample"], longer)
     inside = slice(start, end)
     for name in RECIPE["products"]:
         part, whole = (
@@ -204,7 +203,7 @@ def test_any_period_is_cut_out_of_the_whole_and_a_longer_one_continues_it(
     assert not np.isfinite(series.sel(time=slice(None, "2015-04-09")).values).any()
     assert np.isfinite(series.sel(time=inside).values).mean() > 0.99
     before = dp.open_cube(longer.paths.product("gldas"))["soil_moisture"].load()
-    stages.run(["ingest"], short)
+    chain.run(["ingest"], short)
     again = dp.open_cube(longer.paths.product("gldas"))["soil_moisture"]
     np.testing.assert_array_equal(again, before)
 
@@ -213,13 +212,13 @@ def test_what_an_input_changes_is_done_again_and_nothing_else(finished, tmp_path
     root = tmp_path / "work"
     shutil.copytree(finished.recipe.root, root)
     context = context_of(tmp_path, client)
-    stages.run(["ingest"], context)
+    chain.run(["ingest"], context)
     smap, gldas = context.paths.product("smap_l4"), context.paths.product("gldas")
     before = {url: history(url)[0].snapshot_id for url in (smap, gldas)}
     late = sorted(Path(context.recipe.products["smap_l4"].url).rglob("*.h5"))[-20]
     shutil.copyfile(late, tmp_path / "copy.h5")
     shutil.move(tmp_path / "copy.h5", late)  # the same name, another time of change
-    stages.run(["ingest"], context)
+    chain.run(["ingest"], context)
     newest = history(smap)[0].metadata
     assert len(newest["done"]) == 1
     assert {url: history(url)[0].snapshot_id for url in (smap, gldas)} != before
@@ -233,7 +232,7 @@ def test_a_setting_that_comes_back_is_applied_again(finished, tmp_path, client):
     for scale in (0.4, 1.0, 0.4):
         options = {**RECIPE["collocation"], "scale": {"gldas": scale}}
         context = context_of(tmp_path, client, collocation=options)
-        stages.run(["collocate"], context)
+        chain.run(["collocate"], context)
         weights.append(dp.open_cube(context.paths.collocation)["weight"].values)
     np.testing.assert_array_equal(weights[0], weights[2])
     assert not np.array_equal(weights[0], weights[1], equal_nan=True)
@@ -245,14 +244,14 @@ def test_weights_are_filled_after_a_run_that_stopped_between_the_publications(
     root = tmp_path / "work"
     shutil.copytree(finished.recipe.root, root)
     context = context_of(tmp_path, client)
-    stages.run(["collocate"], context)
+    chain.run(["collocate"], context)
     weights = dp.open_cube(context.paths.collocation)["weight"].values
     options = {**RECIPE["collocation"], "scale": {"gldas": 1.0}}
     with monkeypatch.context() as patch:
-        patch.setattr(stages.collocate, "_publish_fallback", _stop)
+        patch.setattr(collocate, "_publish_fallback", _stop)
         with pytest.raises(KeyboardInterrupt):
-            stages.run(["collocate"], context_of(tmp_path, client, collocation=options))
-    stages.run(["collocate"], context_of(tmp_path, client))
+            chain.run(["collocate"], context_of(tmp_path, client, collocation=options))
+    chain.run(["collocate"], context_of(tmp_path, client))
     np.testing.assert_array_equal(dp.open_cube(context.paths.collocation)["weight"].values, weights)
 
 
@@ -265,7 +264,7 @@ def test_a_missing_elevation_model_is_named(finished, tmp_path, client):
     shutil.copytree(Path(finished.recipe.root) / "earth", root / "earth")
     context = context_of(tmp_path, client, terrain={"urls": ["{root}/no_dem.nc"]})
     with pytest.raises(StageError, match=r"no elevation model at .*no_dem\.nc"):
-        stages.run(["ingest"], context)
+        chain.run(["ingest"], context)
 
 
 def test_a_profile_of_another_model_is_refused(finished, tmp_path, client):
@@ -275,41 +274,41 @@ def test_a_profile_of_another_model_is_refused(finished, tmp_path, client):
     other = context_of(tmp_path, client, training={**RECIPE["training"], "seed": 9})
     before = (root / "model" / "model.json").read_bytes()
     with pytest.raises(StageError, match=r"holds profiles of the model .* training makes another"):
-        stages.run(["train"], other)
+        chain.run(["train"], other)
     assert (root / "model" / "model.json").read_bytes() == before
     model = dp.load_model(str(root / "model"))
     model.heads.bias_out.data += 0.01
     dp.save_model(model, str(root / "model"))
     with pytest.raises(StageError, match=r"holds profiles of the model .* the recipe's model is"):
-        stages.run(["predict"], other)
+        chain.run(["predict"], other)
 
 
 def test_a_period_without_a_full_window_is_refused(tmp_path, client):
     context = context_of(tmp_path, client, training={**RECIPE["training"], "window": 120})
     with pytest.raises(StageError, match="needs 120 days of forcing"):
-        stages.plans(context.recipe)
+        chain.plans(context.recipe)
 
 
 def test_an_unknown_stage_and_a_missing_earth_are_explained(finished):
     with pytest.raises(StageError, match="no stage 'predct'"):
-        stages.select(finished.recipe, ["predct"])
+        chain.select(finished.recipe, ["predct"])
     real = finished.recipe.model_copy(update={"synthetic": None})
-    assert "synthesize" not in stages.select(real, None)
+    assert "synthesize" not in chain.select(real, None)
     with pytest.raises(StageError, match="synthetic"):
-        stages.select(real, ["synthesize"])
+        chain.select(real, ["synthesize"])
 
 
 def test_a_recipe_that_points_to_nothing_names_the_place(tmp_path, client):
     context = context_of(tmp_path, client)
     with pytest.raises(FileNotFoundError, match="smap_l4"):
-        stages.run(["ingest"], context)
+        chain.run(["ingest"], context)
 
 
 def test_jobs_that_do_not_fit_are_refused_before_any_is_started(tmp_path):
     with dp.connect(_small_cluster(tmp_path)) as small:
         globe = context_of(tmp_path, small, region=None)
         with pytest.raises(JobError, match=r"ingest needs .* each\. Give the workers more memory"):
-            stages.run(["ingest"], globe)
+            chain.run(["ingest"], globe)
     assert not (tmp_path / "work").exists()
 
 

@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from enum import IntEnum
 
 from distributed import Client
 from filelock import FileLock, Timeout
 from rich.console import Console
 
+from deepprofile.exit_codes import Code
 from deepprofile.places import UnreachableError
 from deepprofile.products import PRODUCTS, Granule
 from deepprofile.recipe import Period, Recipe, last_full_day
@@ -47,23 +47,6 @@ ALONE = 1
 """Blocks that are computed together: a block has the same bits whatever it is made with."""
 
 Connect = Callable[[], AbstractContextManager[Client]]
-
-
-class Code(IntEnum):
-    """Exit codes of `deepprofile daily`; 2 is any error in what the user gave."""
-
-    DONE = 0
-    FAILED = 1
-    SETUP = 2
-    BUSY = 3
-    NOT_YET = 4
-
-
-EXIT_CODES = (
-    "Exit codes: 0 done, or nothing to do; 1 something failed, what succeeded is published, the "
-    "next run repeats the rest; 2 the recipe, the model, a cube or the cluster does not allow it; "
-    "3 another run is at work; 4 no granule of the day of --date has arrived yet."
-)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,104 @@
+"""The stages of a recipe, in order: each is one module with ``run`` and ``plan``.
+
+A module is imported when its stage is needed: processes that never predict hold no torch.
+"""
+
+import time
+from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
+
+from deepprofile.recipe import Recipe
+from deepprofile.stages.context import Context, Plan, StageError
+from deepprofile.stages.publication import stages_with_failures
+from deepprofile.store import check_memory
+
+STAGES = ("synthesize", "ingest", "collocate", "sample", "train", "predict", "evaluate")
+GROWING = ("ingest", "predict")
+"""Stages of a recipe whose period has no end."""
+
+
+def module_of(stage: str) -> ModuleType:
+    """The module of a stage."""
+    return import_module(f"deepprofile.stages.{stage}")
+
+
+def names() -> str:
+    """Names of all stages in order, for messages."""
+    return ", ".join(STAGES)
+
+
+def select(recipe: Recipe, chosen: Sequence[str] | None) -> list[str]:
+    """Stages to run, in order.
+
+    Args:
+        recipe: decides whether the demo Earth is made.
+        chosen: names that the user gave; None or empty means all.
+
+    Raises:
+        StageError: for a name that is no stage, or ``synthesize`` without a synthetic Earth.
+    """
+    unknown = [name for name in chosen or () if name not in STAGES]
+    if unknown:
+        raise StageError(f"there is no stage {unknown[0]!r}; the stages are {names()}")
+    if recipe.synthetic is None and "synthesize" in (chosen or ()):
+        raise StageError(
+            "stage synthesize needs a section 'synthetic' in the recipe; this one reads real files"
+        )
+    all_of_them = GROWING if recipe.period.grows else STAGES
+    return [
+        name
+        for name in STAGES
+        if name in (chosen or all_of_them) and (recipe.synthetic or name != "synthesize")
+    ]
+
+
+def run(chosen: Sequence[str], context: Context) -> None:
+    """Run stages one after another, each with its title, progress, summary and time.
+
+    Raises:
+        JobError: if a job of a stage would not fit into the smallest worker; nothing was started.
+        StageError: if a stage can't go on.
+    """
+    if context.recipe.period.grows:
+        raise StageError(
+            "period.end is missing in the recipe: its period grows day by day. Run `deepprofile "
+            "daily` with it, or give period.end to run stages over a period."
+        )
+    if context.retry_failed:
+        failed = stages_with_failures(context, chosen)
+        for name in chosen:
+            if name not in failed:
+                context.console.print(f"[bold]{name}[/bold]\n  no failed job to repeat")
+        chosen = failed
+    # The devices are asked for at once, not only when the stages before predict have run.
+    settled = {"predict": _settled(context)} if "predict" in chosen else {}
+    if "train" in chosen and context.recipe.training.device == "cuda":
+        _check_training(context)
+    contexts = {name: settled.get(name, context) for name in chosen}
+    for name, its_own in contexts.items():
+        made: Plan = module_of(name).plan(its_own.recipe)
+        check_memory(context.client, made.job_memory, name, worker_memory=made.worker_memory)
+    for name, its_own in contexts.items():
+        started = time.monotonic()
+        context.console.print(f"[bold]{name}[/bold]")
+        summary = module_of(name).run(its_own)
+        seconds = time.monotonic() - started
+        context.console.print(f"  {summary} [dim]({seconds:.1f} s)[/dim]", highlight=False)
+
+
+def _check_training(context: Context) -> None:
+    from deepprofile.stages.devices import training_workers
+
+    training_workers(context)
+
+
+def _settled(context: Context) -> Context:
+    from deepprofile.stages.devices import settle_device
+
+    return settle_device(context)
+
+
+def plans(recipe: Recipe) -> dict[str, Plan]:
+    """What every stage would do, by its name and in order; no data is touched."""
+    return {name: module_of(name).plan(recipe) for name in select(recipe, None)}
