@@ -1,6 +1,7 @@
 """Dask clusters: where to run."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -74,6 +75,7 @@ class LocalSpec(BaseModel):
         dask.config.set({"distributed.scheduler.allowed-failures": ALLOWED_FAILURES})
         dask.config.set({"distributed.scheduler.no-workers-timeout": NO_WORKERS_TIMEOUT})
         _set_environment()
+        keep_from_deadlock()
         return Client(
             n_workers=self.workers or cores(),
             threads_per_worker=self.threads_per_worker,
@@ -81,6 +83,17 @@ class LocalSpec(BaseModel):
             processes=True,
             dashboard_address="127.0.0.1:0",  # a free port; nothing outside can reach it
         )
+
+
+def keep_from_deadlock() -> None:
+    """Turn Dask's profiler off in a Python in which it may stop a process for good.
+
+    It calls ``sys._current_frames`` a hundred times a second. Before Python 3.11.9 this waits for
+    ever if garbage is collected meanwhile and another thread comes or goes
+    (github.com/python/cpython/issues/106883); Dask replaces such a worker after five minutes.
+    """
+    if sys.version_info < (3, 11, 9):
+        dask.config.set({"distributed.worker.profile.enabled": False})
 
 
 def _set_environment() -> None:

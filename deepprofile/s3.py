@@ -18,6 +18,8 @@ _TRUE = {"yes", "true", "1"}
 _CONNECT_SECONDS, _READ_SECONDS = 10, 60
 RETRIES = 5
 """Times that a request for parts of a file is repeated, over some seconds."""
+_REFUSED = re.compile(r"status code:? 4\d\d")
+"""An answer that a second request would get again."""
 _CREDENTIALS_LAST = timedelta(minutes=10)
 _MISSING_EXTRA = (
     's3:// needs s3fs and obstore; not both are installed: pip install "deepprofile[s3]"'
@@ -90,7 +92,7 @@ def _s3_client(process: int, settings: int) -> Any:
 @functools.cache
 def _s3_class() -> Any:
     try:
-        from botocore.exceptions import BotoCoreError, NoCredentialsError
+        from botocore.exceptions import BotoCoreError, HTTPClientError, NoCredentialsError
         from fsspec.asyn import sync_wrapper
         from s3fs import S3FileSystem
     except ImportError:
@@ -105,8 +107,10 @@ def _s3_class() -> Any:
                 return await super()._call_s3(method, *args, **options)
             except NoCredentialsError:
                 raise DeniedError(_no_credentials(where)) from None
-            except BotoCoreError as error:
+            except HTTPClientError as error:
                 raise UnreachableError(_unreachable(where, error)) from None
+            except BotoCoreError as error:
+                raise DeniedError(_misset(where, error)) from None
             except PermissionError as error:
                 raise DeniedError(_denied(where, error)) from None
 
@@ -129,6 +133,7 @@ def s3_ranges(path: str, starts: Sequence[int], stops: Sequence[int]) -> list[by
         PlaceError: if obstore is not installed.
         FileNotFoundError: if there is no such object.
         DeniedError: if the store refuses.
+        ObjectStoreError: if it can't give these parts, of a file that has become shorter.
         UnreachableError: if it fails.
     """
     try:
@@ -137,15 +142,18 @@ def s3_ranges(path: str, starts: Sequence[int], stops: Sequence[int]) -> list[by
     except ImportError:
         raise PlaceError(_MISSING_EXTRA) from None
     bucket, key = path.split("/", 1)
+    where = f"s3://{bucket}"
     try:
         store = _range_reader(os.getpid(), _environment(), bucket)
         return obstore.get_ranges(store, key, starts=starts, ends=stops, coalesce=0)  # type: ignore[return-value]
     except FileNotFoundError:
         raise FileNotFoundError(f"s3://{path}: there is no such file") from None
     except (PermissionDeniedError, UnauthenticatedError) as error:
-        raise DeniedError(_denied(f"s3://{bucket}", error)) from None
+        raise DeniedError(_denied(where, error)) from None
     except BaseError as error:
-        raise UnreachableError(_unreachable(f"s3://{bucket}", error)) from None
+        if _REFUSED.search(str(error)):
+            raise ObjectStoreError(f"s3://{path}: {redacted(_shortened(error))}") from None
+        raise UnreachableError(_unreachable(where, error)) from None
 
 
 @functools.lru_cache(maxsize=8)
@@ -159,8 +167,8 @@ def _range_reader(process: int, environment: int, bucket: str) -> Any:
         options["credential_provider"] = _credentials
     if known.endpoint:
         options["endpoint"] = known.endpoint
-    if known.region:
-        options["region"] = known.region
+    if region := known.region or _region():
+        options["region"] = region
     return S3Store(
         bucket,
         virtual_hosted_style_request=not known.endpoint,
@@ -172,6 +180,13 @@ def _range_reader(process: int, environment: int, bucket: str) -> Any:
         retry_config={"max_retries": RETRIES},
         **options,
     )
+
+
+def _region() -> str | None:
+    """The region that the profile of AWS tools names."""
+    from botocore.session import get_session
+
+    return get_session().get_config_variable("region")  # type: ignore[no-any-return]
 
 
 def _credentials() -> Any:
@@ -203,6 +218,13 @@ def _unreachable(where: str, error: Exception) -> str:
     return (
         f"{where}: the object store {at} does not answer ({redacted(_shortened(error))}). Check "
         "the network and AWS_ENDPOINT_URL"
+    )
+
+
+def _misset(where: str, error: Exception) -> str:
+    return (
+        f"{where}: the object store can't be asked: {redacted(str(error))}. Check AWS_PROFILE and "
+        "the other AWS variables"
     )
 
 

@@ -13,6 +13,7 @@ from distributed import Client, LocalCluster
 from distributed.utils import get_mp_context
 from fault_support import MODULES, contents, context, threads, write
 
+from deepprofile.cluster import keep_from_deadlock
 from deepprofile.testing import object_store as servers
 
 BUCKET = "tests"
@@ -36,6 +37,7 @@ SLOWEST = (
 )
 """Files that come first, the slowest at first: so processes that share the files end together."""
 _clients: list[Client] = []
+keep_from_deadlock()
 _stores: list[servers.ObjectStore] = []
 _numbers = itertools.count()
 

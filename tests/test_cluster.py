@@ -1,6 +1,7 @@
 """Clusters: what a specification may be, and how a wrong one is explained."""
 
 import os
+import sys
 from pathlib import Path
 
 import dask
@@ -57,3 +58,9 @@ def test_an_address_where_nobody_answers(monkeypatch):
     monkeypatch.setattr("deepprofile.cluster.CONNECT_SECONDS", 1)
     with pytest.raises(ClusterError, match="no Dask scheduler answers"):
         connect("tcp://127.0.0.1:1")
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 11, 9), reason="this Python does not need it")
+def test_workers_take_no_profile_where_python_may_deadlock_over_it(client):
+    key = "distributed.worker.profile.enabled"
+    assert set(client.run(lambda: dask.config.get(key)).values()) == {False}

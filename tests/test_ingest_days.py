@@ -1,12 +1,11 @@
 """Which days a granule touches, and which days are made anew."""
 
-from dataclasses import replace
-
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
 from deepprofile.products import Granule
+from deepprofile.products.base import hours_of
 from deepprofile.stages.ingest_changes import spans
 from deepprofile.stages.ingest_days import (
     Arrival,
@@ -21,10 +20,10 @@ from deepprofile.store.layout import BLOCK_DAYS, EPOCH, day_at
 ZERO = np.datetime64(EPOCH, "s")
 
 
-def granule(name, start, last=None, steps=1):
-    """A granule with its first and last step in hours after the epoch."""
-    times = (ZERO + np.timedelta64(int(hour * 60), "m") for hour in (start, last or start))
-    return Granule(f"/archive/{name}", *times, steps)
+def granule(name, *hours):
+    """A granule with its steps in hours after the epoch."""
+    times = ZERO + np.array([int(hour * 60) for hour in hours]).astype("timedelta64[m]")
+    return Granule(f"/archive/{name}", times[0], times[-1], len(times), hours=hours_of(times))
 
 
 def listed(*granules, tag="1"):
@@ -39,7 +38,7 @@ def test_a_step_at_midnight_belongs_to_the_day_that_it_begins():
 
 
 def test_a_granule_of_many_steps_touches_each_of_its_days_with_its_own_hours():
-    month = granule("month", 12, 24 * 3, 24 * 3 - 11)  # hourly, up to 00:00 of the fourth day
+    month = granule("month", *range(12, 24 * 3 + 1))  # hourly, up to 00:00 of the fourth day
     listing = listed(month)
     assert listing.day(0, "s").hours == sum(1 << hour for hour in range(12, 24))
     assert listing.day(1, "s").hours == listing.day(2, "s").hours == 2**24 - 1
@@ -49,18 +48,21 @@ def test_a_granule_of_many_steps_touches_each_of_its_days_with_its_own_hours():
 
 
 def test_a_granule_of_scattered_days_touches_these_alone():
-    scattered = granule("scattered", 0, 24 * 8 + 23, 3 * 24)
-    epoch = int((ZERO - np.datetime64(0, "s")) // np.timedelta64(1, "D"))
-    scattered = replace(scattered, days=(epoch, epoch + 4, epoch + 8))
-    listing = listed(scattered)
+    whole = [*range(24), *range(24 * 4, 24 * 5)]
+    listing = listed(granule("scattered", *whole, *range(24 * 8, 24 * 8 + 12)))
     assert sorted(listing.hours) == [0, 4, 8]
-    assert all(listing.day(day, "s").hours == 2**24 - 1 for day in (0, 4, 8))
+    assert [listing.day(day, "s").hours for day in (0, 4, 8)] == [2**24 - 1, 2**24 - 1, 2**12 - 1]
+
+
+def test_a_granule_of_one_step_without_hours_lies_where_its_times_say():
+    alone = Granule("/a", ZERO + np.timedelta64(90, "m"), ZERO + np.timedelta64(90, "m"))
+    assert listed(alone).day(0, "s").hours == 2
 
 
 def test_granules_of_several_days_keep_the_order_of_reading():
     # Final data come before preliminary data of the same days, wherever these begin.
-    order = [granule("final 0", 0, 23, 24), granule("final 1", 24, 47, 24)]
-    order.append(granule("preliminary", 0, 47, 48))
+    order = [granule("final 0", *range(24)), granule("final 1", *range(24, 48))]
+    order.append(granule("preliminary", *range(48)))
     assert listed(*order).touching([0, 1]) == tuple(order)
     assert listed(*order).touching([1]) == tuple(order[1:])
 

@@ -286,3 +286,18 @@ def test_parts_of_a_server_that_is_not_there(monkeypatch):
     with pytest.raises(places.UnreachableError, match="does not answer") as caught:
         places.read_ranges("s3://bucket/a.bin", [0], [1])
     assert len(str(caught.value)) < 500
+
+
+def test_parts_of_odd_names_and_beyond_the_end(s3_url):
+    for name in ("a//b.bin", "a b+c=d%20ü.bin"):
+        places.write_bytes(f"{s3_url}/{name}", b"content")
+        assert bytes(places.read_ranges(f"{s3_url}/{name}", [2], [4])[0]) == b"nt"
+    with pytest.raises(places.ObjectStoreError, match="range is not satisfiable") as caught:
+        places.read_ranges(f"{s3_url}/a b+c=d%20ü.bin", [100], [104])
+    assert not isinstance(caught.value, places.UnreachableError)
+
+
+def test_a_profile_that_is_not_there_is_no_silent_store(s3_url, monkeypatch):
+    monkeypatch.setenv("AWS_PROFILE", "nope")
+    with pytest.raises(places.DeniedError, match=r"profile \(nope\).*AWS_PROFILE"):
+        places.find(s3_url)

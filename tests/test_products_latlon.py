@@ -394,7 +394,7 @@ def test_era5_a_file_of_scattered_days_names_them(tmp_path):
     era5(values).isel(time=chosen).to_netcdf(tmp_path / "a.nc")
     daily, (granule,), _ = read_era5(tmp_path, n_days=9)
     first = int(np.datetime64(DAY, "D").astype(int))
-    assert granule.days == (first, first + 4, first + 8)
+    assert granule.hours == tuple((first + day, 2**24 - 1) for day in (0, 4, 8))
     assert [day for day, n in daily.short_days if n == 0] == [
         DAY + timedelta(days=day) for day in (1, 2, 3, 5, 6, 7)
     ]
@@ -480,7 +480,6 @@ def test_a_granule_object_outside_the_days_is_not_opened():
 
 THREADS = """
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import ThreadPoolExecutor
 from deepprofile.products.files import open_netcdf
 

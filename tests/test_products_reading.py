@@ -1,12 +1,14 @@
 """Reading granules: in threads, in parts, and while they change."""
 
 import os
+import tracemalloc
 from datetime import date, timedelta
 
 import fsspec
 import h5py
 import numpy as np
 import pytest
+import xarray as xr
 from test_products_latlon import write_gldas
 from test_products_smap_l4 import COLUMNS, DAY, ROWS, TWO, write_day, write_granule
 
@@ -14,7 +16,7 @@ from deepprofile import grid
 from deepprofile.products import Era5Land, Gldas, SmapL4
 from deepprofile.products import era5_land as era5
 from deepprofile.products.base import GranuleChangedError
-from deepprofile.products.files import unchanged
+from deepprofile.products.files import open_netcdf, unchanged
 from deepprofile.products.latlon import _pieces
 from deepprofile.products.ranges import open_source
 
@@ -254,3 +256,22 @@ def test_headers_are_read_once_for_each_version_of_a_file(tmp_path, monkeypatch)
     found, _ = Era5Land().granules(str(tmp_path), *days)
     assert found[1].start == np.datetime64("2020-01-05")
     assert len(opened) == 3
+
+
+def test_a_large_classic_file_is_copied_from_a_store_and_not_read_into_memory(tmp_path):
+    values = np.random.default_rng(0).random((60, 250, 250))
+    xr.Dataset({"v": (("time", "y", "x"), values)}).to_netcdf(
+        tmp_path / "a.nc", format="NETCDF3_64BIT"
+    )
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/classic/a.nc", (tmp_path / "a.nc").read_bytes())
+    try:
+        tracemalloc.start()
+        with open_netcdf("memory://classic/a.nc") as dataset:
+            assert dataset.sizes["time"] == 60
+            peak = tracemalloc.get_traced_memory()[1]
+            np.testing.assert_array_equal(dataset["v"][7], values[7])
+    finally:
+        tracemalloc.stop()
+        memory.rm("/classic", recursive=True)
+    assert peak < values.nbytes / 3

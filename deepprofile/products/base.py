@@ -46,7 +46,8 @@ class Granule:
         last: time of its last step, UTC.
         steps: number of time steps it holds.
         version: version of the processing, as the file or its name gives it.
-        days: days since 1970-01-01 on which it has steps; empty if on all from first to last.
+        hours: days since 1970-01-01 on which it has steps, each with the hours of its steps as
+            bits; empty where the first and the last step are all that there are.
     """
 
     url: str
@@ -54,11 +55,19 @@ class Granule:
     last: np.datetime64
     steps: int = 1
     version: str = ""
-    days: tuple[int, ...] = ()
+    hours: tuple[tuple[int, int], ...] = ()
 
     def overlaps(self, start: date, stop: date) -> bool:
         """Whether a step may lie in the days from ``start`` up to, not including, ``stop``."""
         return bool(self.last >= np.datetime64(start, "s") and self.start < np.datetime64(stop))
+
+
+def hours_of(times: NDArray[np.datetime64]) -> tuple[tuple[int, int], ...]:
+    """Days since 1970-01-01, in order, each with the hours of its times as bits."""
+    found: dict[int, int] = {}
+    for hour in np.unique(times.astype("datetime64[h]").astype(np.int64)).tolist():
+        found[hour // 24] = found.get(hour // 24, 0) | 1 << hour % 24
+    return tuple(found.items())
 
 
 @dataclass(frozen=True)

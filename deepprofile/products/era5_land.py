@@ -22,6 +22,7 @@ from deepprofile.products.base import (
     GranuleError,
     MissingVariableError,
     SetAside,
+    hours_of,
 )
 from deepprofile.products.files import (
     file_versions,
@@ -138,9 +139,8 @@ def _granule(url: str, tag: str) -> Granule:
         times = dataset["time"].to_numpy().astype("datetime64[s]")
         if times.size == 0 or (np.diff(times) <= np.timedelta64(0, "s")).any():
             raise GranuleError(url, f"its {times.size} times are not ascending")
-        days = np.unique(times.astype("datetime64[D]").astype(np.int64))
-        scattered = tuple(days.tolist()) if np.ptp(days) >= days.size else ()
-        return Granule(url, times[0], times[-1], times.size, _versions(dataset), scattered)
+        versions = _versions(dataset)
+        return Granule(url, times[0], times[-1], times.size, versions, hours_of(times))
 
 
 @contextmanager

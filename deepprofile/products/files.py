@@ -6,9 +6,9 @@ from contextlib import ExitStack, contextmanager
 from datetime import date, datetime
 from inspect import signature
 from pathlib import Path, PurePosixPath
+from threading import RLock
 from typing import Any
 
-import h5py
 import numpy as np
 import xarray as xr
 
@@ -32,8 +32,11 @@ _TAGS = ("ETag", "etag", "ino", "mtime", "LastModified", "modified", "created")
 _REMOTE_BLOCK = 2**18
 _REMOTE_BLOCKS = 128
 """Size and number of the blocks of a remote netCDF file that are kept in memory."""
-_CLASSIC = (b"CDF\x01", b"CDF\x02")
-"""How netCDF-3 files begin."""
+_CLASSIC = b"CDF"
+"""How netCDF-3 files begin: there is no reading parts of them from afar."""
+_NETCDF = RLock()
+"""One thread at a time: the netCDF library crashes in several. (h5netcdf does not, but takes six
+times as long for a small file.)"""
 _COPIED = 2**22
 """A remote netCDF file up to this size in bytes is copied at once: its parts cost more."""
 _SAME_UNITS = {"dimensionless": "1", "-": "1", "": "1", "m**3 m**-3": "m3 m-3"}
@@ -203,21 +206,18 @@ def open_netcdf(url: str, **options: Any) -> Iterator[xr.Dataset]:
     with unchanged(url) as size, reading(url), ExitStack() as stack:
         if path is None and size <= _COPIED:
             path = str(stack.enter_context(places.copied_file(url)))
+        elif path is None and bytes(places.read_ranges(url, [0], [3])[0]) == _CLASSIC:
+            path = str(stack.enter_context(places.local_copy(url)))
         source = path if path is not None else stack.enter_context(_open_remote(url))
-        engine = None if path is None else _engine(path)
+        engine = None
+        if path is not None:
+            engine = "netcdf4"
+            stack.enter_context(_NETCDF)
         try:
             dataset = xr.open_dataset(source, engine=engine, cache=False, **options)
         except ValueError as error:  # of no known format, or with times that can't be decoded
             raise _damaged(url, error) from error
         yield stack.enter_context(dataset)
-
-
-def _engine(path: str | Path) -> str:
-    """What reads a netCDF file in several threads at once, in which the netCDF library crashes."""
-    if h5py.is_hdf5(path):
-        return "h5netcdf"
-    with Path(path).open("rb") as file:
-        return "scipy" if file.read(4) in _CLASSIC else "netcdf4"
 
 
 def _open_remote(url: str) -> Any:

@@ -7,14 +7,14 @@ from enum import IntEnum
 import numpy as np
 
 from deepprofile.products import Granule
+from deepprofile.products.base import hours_of
 from deepprofile.products.files import file_name
 from deepprofile.stages.publication import fingerprint_of
 from deepprofile.store.layout import EPOCH
 
 HASH = 8
 """Hexadecimal digits of the hash of a granule or of the settings."""
-_EPOCH = np.datetime64(EPOCH, "s")
-_HOUR, _DAY = 3600, 86400
+_FIRST_DAY = int(np.datetime64(EPOCH, "D").astype(np.int64))
 
 
 class Arrival(IntEnum):
@@ -80,9 +80,6 @@ class Listing:
 
 def list_days(granules: Sequence[Granule], tags: Mapping[str, str]) -> Listing:
     """Granules by the days they touch: a step at 00:00 belongs to the day that it begins.
-
-    The steps of a granule are taken as evenly spaced from its first to its last, or on each of its
-    days where these are scattered.
 
     Args:
         granules: in the order of reading.
@@ -163,25 +160,8 @@ def arrivals(before: MadeOf | None, now: Mapping[str, int], *, latest: bool) -> 
 
 def _hours_of(granule: Granule) -> dict[int, int]:
     """Hours of a granule's steps as bits, by day index."""
-    first, last = (int((time - _EPOCH) // np.timedelta64(1, "s")) for time in _ends(granule))
-    if granule.days:
-        starts = (np.array(granule.days) - _EPOCH.astype("datetime64[D]").astype(np.int64)) * _DAY
-        a_day = -(-granule.steps // len(granule.days))
-        within = first % _DAY + np.arange(a_day) * (_DAY // a_day)
-        seconds = (starts[:, None] + within % _DAY).ravel()
-        seconds = seconds[(seconds >= first) & (seconds <= last)]
-    else:
-        seconds = np.linspace(first, last, max(1, granule.steps)).astype(np.int64)
-    days = np.unique(np.concatenate([seconds // _HOUR, [first // _HOUR, last // _HOUR]]))
-    found: dict[int, int] = {}
-    for hour in days.tolist():
-        day = hour * _HOUR // _DAY
-        found[day] = found.get(day, 0) | 1 << hour % 24
-    return found
-
-
-def _ends(granule: Granule) -> tuple[np.datetime64, np.datetime64]:
-    return granule.start.astype("datetime64[s]"), granule.last.astype("datetime64[s]")
+    hours = granule.hours or hours_of(np.array([granule.start, granule.last]))
+    return {day - _FIRST_DAY: bits for day, bits in hours}
 
 
 def _any_of(hours: Iterable[int]) -> int:
