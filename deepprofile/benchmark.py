@@ -202,7 +202,7 @@ def train_seconds(folder: str | None = None) -> float:
         rng.random((SERIES_CELLS, len(layers)), np.float32),
     )
     settings = TrainingConfig(
-        epochs=1, averaged_epochs=1, batch_size=BATCH, statistics_batches=1, threads=cores()
+        epochs=1, average_last=1, batch_size=BATCH, statistics_batches=1, threads=cores()
     )
     index, ends = samples.sample_index(config.window), [time.perf_counter()]
     train(

@@ -139,9 +139,18 @@ class Collocation(_Section):
     ]
     scale: dict[str, Positive] = {"gldas": 0.4}
     min_samples: Annotated[int, Field(ge=3)] = 100
-    bootstrap: Annotated[int, Field(ge=0)] = 0
+    bootstrap: Annotated[int, Field(ge=0, strict=True)] = 200
+    bootstrap_cells: Count | Literal["all"] = 300
     block_days: Count = 60
+    anomalies: Annotated[bool, Field(strict=True)] = False
+    extended: Annotated[bool, Field(strict=True)] = False
     seed: Seed = 1
+
+    @model_validator(mode="after")
+    def _replicates(self) -> Self:
+        if self.bootstrap == 1:
+            raise ValueError("bootstrap 1: one replicate has no spread; expected 0 (none) or more")
+        return self
 
 
 class Split(_Section):
@@ -186,6 +195,7 @@ class Training(_Section):
     learning_rate: Positive = 1e-3
     average_last: Count = 5
     seed: Seed = 1
+    device: Literal["auto", "cpu", "cuda"] = "auto"
 
     @model_validator(mode="after")
     def _average(self) -> Self:

@@ -208,22 +208,23 @@ def test_other_conditions_are_told_and_not_refused(samples, tmp_path, uninterrup
 
 
 def test_a_damaged_checkpoint_is_set_aside_and_named(samples, tmp_path, uninterrupted):
-    stopped(samples, tmp_path, 3)
-    shutil.copytree(tmp_path, tmp_path / "lost")
-    newest = tmp_path / "epoch-0003.safetensors"
+    url, lost = tmp_path / "checkpoint", tmp_path / "lost"
+    stopped(samples, url, 3)
+    shutil.copytree(url, lost)
+    newest = url / "epoch-0003.safetensors"
     content = bytearray(newest.read_bytes())
     content[-100] ^= 1  # among the tensors; the file stays readable
     newest.write_bytes(content)
     told = []
-    found = run(samples, tmp_path, on_resume=lambda *what: told.append(what))
+    found = run(samples, url, on_resume=lambda *what: told.append(what))
     assert_same(found, uninterrupted)
     ((epoch, notes),) = told
     assert epoch == 2
     assert len(notes) == 1 and "epoch-0003.json: its tensors are not those" in notes[0]
-    for file in (tmp_path / "lost").glob("*.json"):
+    for file in lost.glob("*.json"):
         file.write_text("{")
     with pytest.raises(CheckpointError, match=r"epoch-0003\.json.*epoch-0002\.json.*Remove the"):
-        run(samples, tmp_path / "lost")
+        run(samples, lost)
 
 
 def test_a_loss_that_is_not_finite_leaves_the_last_good_checkpoint(

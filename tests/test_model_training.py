@@ -50,6 +50,15 @@ def world(n_cells=24, n_days=300, seed=0):
     return series, auxiliary, target.astype(np.float32), weight
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Threads that wait for one another on shared cores make these small steps slow."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def samples():
     return Samples.from_arrays(*world())
@@ -151,7 +160,7 @@ def test_validation_is_the_loss_of_the_model_in_evaluation_mode(samples):
 
 
 def test_result_is_the_mean_of_the_last_epochs_with_its_own_statistics(samples):
-    config = TrainingConfig(**{**vars(FAST), "epochs": 4, "averaged_epochs": 3})
+    config = TrainingConfig(**{**vars(FAST), "epochs": 4, "average_last": 3})
     index, validation = split_index(samples)
     torch.manual_seed(config.seed)
     trainer = Trainer(samples, index, validation, LAYERS, config, NETWORK)
@@ -209,6 +218,27 @@ def test_a_diverging_training_names_its_samples(samples):
     bad = Samples(samples.series, samples.auxiliary, target, samples.weight)
     with pytest.raises(TrainingDivergedError, match="all inputs of the batch are finite"):
         run(bad)
+
+
+def test_a_gradient_that_is_not_finite_stops_training_before_it_spoils_the_network(samples):
+    index, validation = split_index(samples)
+    trainer = Trainer(samples, index, validation, LAYERS, FAST, NETWORK)
+    trainer.model.heads.bias_out.register_hook(lambda gradient: gradient + float("inf"))
+    before = {name: x.clone() for name, x in trainer.model.named_parameters()}
+    with pytest.raises(TrainingDivergedError, match=r"surface \d.*gradient inf") as error:
+        trainer.run_epoch(1)
+    assert len(error.value.samples) == FAST.batch_size
+    assert all(torch.equal(x, before[name]) for name, x in trainer.model.named_parameters())
+
+
+def test_a_validation_that_is_not_finite_stops_training_and_is_named(samples):
+    weight = samples.weight.clone()
+    weight[20, 1] = float("nan")  # a cell that validates
+    bad = Samples(samples.series, samples.auxiliary, samples.target, weight)
+    index, validation = split_index(samples)
+    only = validation[validation[:, 0] == 20]
+    with pytest.raises(TrainingDivergedError, match=r"validation after epoch 1 .*cell 20 day"):
+        train(bad, index, only, LAYERS, FAST, NETWORK)
 
 
 def test_too_few_samples_are_refused(samples):

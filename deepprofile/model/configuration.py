@@ -120,7 +120,7 @@ class TrainingConfig:
         samples_per_epoch: samples drawn without replacement in each epoch; None for all.
         validation_samples: size of the fixed random subset on which validation runs after each
             epoch, cut to whole batches.
-        averaged_epochs: how many last epochs' parameters are averaged.
+        average_last: how many last epochs' parameters are averaged.
         statistics_batches: training batches on which batch-norm statistics of the averaged
             parameters are computed anew.
         gradient_norm: the gradient is clipped to this norm.
@@ -128,7 +128,8 @@ class TrainingConfig:
         surface_layer: index of the layer of the surface term.
         seed: of the start and of every draw.
         threads: threads of torch while training; None leaves its setting.
-        device: torch device, such as ``"cpu"`` or ``"cuda"``.
+        device: torch device on which the series lie and the network trains, such as ``"cpu"`` or
+            ``"cuda"``.
 
     Raises:
         ValueError: if a number is out of its range.
@@ -139,7 +140,7 @@ class TrainingConfig:
     learning_rate: float = 1e-3
     samples_per_epoch: int | None = None
     validation_samples: int = 4096
-    averaged_epochs: int = 5
+    average_last: int = 5
     statistics_batches: int = 200
     gradient_norm: float = 0.1
     smoothness: float = SMOOTHNESS
@@ -150,7 +151,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        counts = ("epochs", "averaged_epochs", "statistics_batches")
+        counts = ("epochs", "average_last", "statistics_batches")
         optional = tuple(
             n for n in ("samples_per_epoch", "threads") if getattr(self, n) is not None
         )

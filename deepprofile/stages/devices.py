@@ -87,6 +87,31 @@ def settle(asked: Predict, answers: Mapping[str, Answer]) -> tuple[str, str]:
     return (kinds.pop() if len(kinds) == 1 else asked.device), ""
 
 
+def training_workers(context: Context) -> tuple[str, list[str]]:
+    """Device on which the network is trained, ``cpu`` or ``cuda``, and the workers that have it.
+
+    ``auto`` is a GPU where any worker has one. Only one worker trains: it does not matter whether
+    others share its GPU.
+
+    Raises:
+        StageError: if there is no worker, or none has the GPU that the recipe asks for.
+    """
+    asked = context.recipe.training.device
+    answers: dict[str, Answer] = context.client.run(_answer, asked, "float32")
+    if not answers:
+        raise StageError(NO_WORKERS)
+    kinds = {address: answer.kind for address, answer in answers.items() if answer.kind}
+    if not kinds:
+        address, answer = min(answers.items())
+        raise StageError(
+            f"training.device {asked}: none of {len(answers)} workers can, such as {address}: "
+            f"{answer.reason}. Change the key in the recipe to auto or cpu, or run on a cluster "
+            "with a GPU (--cluster cluster/gpu.yaml)."
+        )
+    device = "cuda" if "cuda" in kinds.values() else "cpu"
+    return device, sorted(address for address, kind in kinds.items() if kind == device)
+
+
 def check_answers(asked: Predict, answers: Mapping[str, Answer]) -> None:
     """Stop unless there are workers, all of them can, and no two of them share a GPU.
 

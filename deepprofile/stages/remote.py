@@ -1,6 +1,6 @@
 """One long task on one worker, with its progress shown where the stage runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from distributed import get_worker
@@ -12,7 +12,13 @@ Report = Callable[[float, str], None]
 """Called in the worker with the share done (0-1) and a short note."""
 
 
-def run_on_worker(context: Context, what: str, function: Callable[..., Any], *args: Any) -> Any:
+def run_on_worker(
+    context: Context,
+    what: str,
+    function: Callable[..., Any],
+    *args: Any,
+    workers: Sequence[str] | None = None,
+) -> Any:
     """Run ``function(report, *args)`` on a worker and return its result.
 
     Args:
@@ -20,6 +26,7 @@ def run_on_worker(context: Context, what: str, function: Callable[..., Any], *ar
         what: what is done, for the progress.
         function: importable on the workers.
         args: small.
+        workers: addresses of those that are to be preferred, as long as one of them lives.
     """
     topic = f"deepprofile {what}"
     with meter(context.console, what, 100) as progress:
@@ -27,7 +34,15 @@ def run_on_worker(context: Context, what: str, function: Callable[..., Any], *ar
             topic, lambda event: progress.update(round(100 * event[1][0]), event[1][1])
         )
         try:
-            return context.client.submit(_call, topic, function, args, pure=False).result()
+            return context.client.submit(
+                _call,
+                topic,
+                function,
+                args,
+                pure=False,
+                workers=workers,
+                allow_other_workers=bool(workers),
+            ).result()
         finally:
             context.client.unsubscribe_topic(topic)
 

@@ -1,30 +1,47 @@
-"""Stage train: one network from the samples; the model, its losses and provenance in one folder."""
+"""Stage train: one network from the samples; the model, its losses and provenance in one folder.
 
+While it trains, the folder ``checkpoint`` in that of the model holds the last checkpoints and the
+losses so far. It is removed when the model is complete.
+"""
+
+import json
 from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from deepprofile import places
 from deepprofile.cluster import cores
+from deepprofile.model.checkpoints import (
+    HISTORY,
+    CheckpointError,
+    Checkpoints,
+    load_checkpoint,
+    remove_checkpoints,
+    write_history,
+)
 from deepprofile.model.configuration import NetworkConfig
 from deepprofile.model.io import save_model
-from deepprofile.model.samples import Samples
-from deepprofile.model.training import TrainingConfig, train
+from deepprofile.model.network import DeepProfile
+from deepprofile.model.training import TrainingConfig, TrainingDivergedError, train
 from deepprofile.profile import Layer
 from deepprofile.recipe import Recipe
 from deepprofile.stages.context import Context, Plan, StageError
+from deepprofile.stages.devices import training_workers
 from deepprofile.stages.extent import land_of
 from deepprofile.stages.models import describe_model, refuse_other_model
 from deepprofile.stages.publication import inputs_of, versions
 from deepprofile.stages.remote import Report, run_on_worker
 from deepprofile.stages.sample import drawn_cells, series_bytes
-from deepprofile.store import layers_of, open_cube
-from deepprofile.store.layout import day_index
+from deepprofile.stages.training_material import Material, counts_of, read_material
+from deepprofile.stages.training_notes import Names, constant_inputs, coverage_lines
+from deepprofile.store import head, layers_of
 
-HISTORY = "history.csv"
+CHECKPOINT = "checkpoint"
+"""Folder of the checkpoints in that of the model."""
+DIVERGED = "diverged.csv"
+"""Table of the samples of a batch whose loss was not finite, beside the checkpoints."""
 REPORT_STEPS = 500
 """Steps between two reports inside an epoch."""
 
@@ -32,11 +49,25 @@ REPORT_STEPS = 500
 def run(context: Context) -> str:
     """Train on a worker; a model of the same samples and settings is left as it is."""
     recipe, paths = context.recipe, context.paths
-    inputs = inputs_of([paths.samples], recipe.digest("training", "sample"))
+    inputs = inputs_of([paths.samples], _settings(recipe))
     if _trained_on(paths.model) == inputs:
+        remove_checkpoints(f"{paths.model}/{CHECKPOINT}")  # a run was stopped just before this
         return f"this model lies in {paths.model} already"
     refuse_other_model(paths.coefficients, None)
-    summary = run_on_worker(context, "training", _train, recipe, paths.samples, paths.model, inputs)
+    device, workers = training_workers(context)
+    *notes, summary = run_on_worker(
+        context,
+        "training",
+        _train,
+        recipe,
+        paths.samples,
+        paths.model,
+        inputs,
+        device,
+        workers=workers,
+    )
+    for note in notes:
+        context.console.print(f"  {note}", highlight=False, markup=False)
     return f"{summary}; model in {paths.model}"
 
 
@@ -68,6 +99,13 @@ def _epoch_samples(recipe: Recipe) -> int:
     return drawn // options.batch_size * options.batch_size
 
 
+def _settings(recipe: Recipe) -> str:
+    """What a model depends on as canonical JSON; where it was trained makes no other model."""
+    document = recipe.model_dump(mode="json", include={"training", "sample"})
+    document["training"].pop("device")
+    return json.dumps(document, sort_keys=True)
+
+
 def _trained_on(url: str) -> str:
     try:
         return str(describe_model(url)["metadata"].get("inputs", ""))
@@ -75,67 +113,106 @@ def _trained_on(url: str) -> str:
         return ""
 
 
-def _train(report: Report, recipe: Recipe, samples_url: str, model_url: str, inputs: str) -> str:
-    options = recipe.training
-    cube = open_cube(samples_url, chunks=None)
-    samples = Samples.from_arrays(
-        cube["series"].values,
-        cube["auxiliary"].values,
-        cube["target"].values,
-        cube["weight"].values,
-        recipe.sample.max_gap_days,
-    )
-    layers, split = layers_of(cube), cube["split"].values
-    index = samples.sample_index(options.window, split == "train")
-    validation = samples.sample_index(options.window, split == "validation")
-    if not len(index):
-        raise StageError(
-            f"{samples_url}: no training sample: no cell has {options.window} days of forcing "
-            f"before a day with a target. The period has {cube.sizes['time']} days from "
-            f"{day_index(recipe.period.start)}; extend it, or look for holes with "
-            "`deepprofile inspect`."
-        )
-    model, history = train(
-        samples,
-        index,
-        validation,
-        layers,
-        _config(recipe, layers),
-        _network(recipe, cube),
-        on_epoch=lambda records: report(
-            records[0].epoch / options.epochs,
-            f"epoch {records[0].epoch}, loss {records[-1].total:.5f}",
-        ),
-        on_step=lambda epoch, step, steps: _report_step(report, epoch, step, steps, options.epochs),
-    )
+def _train(
+    report: Report, recipe: Recipe, samples_url: str, model_url: str, inputs: str, device: str
+) -> list[str]:
+    """Train, and write the model; what is to be told, the summary last."""
+    material = read_material(recipe, samples_url)
+    notes = coverage_lines(material.found, material.names)
+    folder = f"{model_url}/{CHECKPOINT}"
+    try:
+        model, history = _fit(report, recipe, material, folder, device, notes)
+    except TrainingDivergedError as error:
+        raise StageError(_diverged(error, material.names, folder)) from error
+    except CheckpointError as error:
+        raise StageError(str(error)) from error
+    constant = constant_inputs(model)
+    if constant:
+        notes.append(f"constant in training, so the network ignores them: {', '.join(constant)}")
     metadata = {
         "inputs": inputs,
         "recipe": recipe.name,
         "versions": versions(),
-        "training": options.model_dump(),
-        "training_samples": len(index),
-        "validation_samples": len(validation),
-        "filled_cell_days": samples.n_filled,
-        "training_cells": int(np.count_nonzero(split == "train")),
+        "training": recipe.training.model_dump(),
+        "device": device,
+        "threads": cores(),
+        "samples_snapshot": head(samples_url),
+        **counts_of(material),
+        "constant_inputs": constant,
+        "metrics": _metrics(history),
     }
+    # The model vouches for all, so its losses are there first; then the checkpoints have served.
+    write_history(model_url, history)
     fingerprint = save_model(model, model_url, metadata)
-    places.write_bytes(f"{model_url}/{HISTORY}", history.to_csv(index=False).encode())
+    remove_checkpoints(folder)
     speed = history["steps_per_second"].median()
-    return f"{len(index):,} training samples, {speed:.1f} steps/s, model {fingerprint[:12]}"
+    summary = f"{len(material.index):,} training samples, {speed:.1f} steps/s on {device}"
+    return [*notes, f"{summary}, model {fingerprint[:12]}"]
 
 
-def _config(recipe: Recipe, layers: Sequence[Layer]) -> TrainingConfig:
+def _fit(
+    report: Report, recipe: Recipe, material: Material, folder: str, device: str, notes: list[str]
+) -> tuple[DeepProfile, pd.DataFrame]:
+    """Train, from the last checkpoint if there is one; a note says so."""
+    epochs = recipe.training.epochs
+
+    def went_on(epoch: int, remarks: list[str]) -> None:
+        notes.append("; ".join([f"went on after epoch {epoch} of {epochs}", *remarks]))
+
+    sampling = recipe.sample.model_dump(mode="json")
+    return train(
+        material.samples,
+        material.index,
+        material.validation,
+        material.layers,
+        _config(recipe, material.layers, device),
+        _network(recipe, material.cube),
+        on_epoch=lambda records: report(
+            records[0].epoch / epochs, f"epoch {records[0].epoch}, loss {records[-1].total:.5f}"
+        ),
+        on_step=lambda epoch, step, steps: _report_step(report, epoch, step, steps, epochs),
+        checkpoints=Checkpoints(folder, {f"sample.{k}": v for k, v in sampling.items()}, went_on),
+        name_sample=material.names.sample,
+    )
+
+
+def _diverged(error: TrainingDivergedError, names: Names, folder: str) -> str:
+    """The error, and what is kept; all samples of the batch are listed beside the checkpoints."""
+    table = names.table(error.samples).to_csv(index=False)
+    places.write_bytes(f"{folder}/{DIVERGED}", table.encode())
+    kept = load_checkpoint(folder)
+    stays = (
+        f"The checkpoint of epoch {kept.epoch} stays there; to train with other settings or "
+        f"samples, remove {folder} first."
+        if kept
+        else "There is no checkpoint yet."
+    )
+    listed = f"All {len(error.samples)} samples of the batch are listed in {folder}/{DIVERGED}."
+    return f"{error} {listed} {stays}"
+
+
+def _metrics(history: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Terms of the loss at the end, by split."""
+    last = history.drop(columns=["epoch", "steps_per_second"]).groupby("split").last()
+    return {
+        str(split): {str(term): float(value) for term, value in terms.items()}
+        for split, terms in last.iterrows()
+    }
+
+
+def _config(recipe: Recipe, layers: Sequence[Layer], device: str) -> TrainingConfig:
     options = recipe.training
     return TrainingConfig(
         epochs=options.epochs,
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
         samples_per_epoch=options.samples_per_epoch,
-        averaged_epochs=options.average_last,
+        average_last=options.average_last,
         smoothness=options.smoothness,
         seed=options.seed,
         surface_layer=_surface_layer(layers),
         threads=cores(),
+        device=device,
     )
 
 
