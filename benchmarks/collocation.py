@@ -2,12 +2,14 @@
 
 Run with ``OMP_NUM_THREADS=1 python benchmarks/collocation.py [pixels] [repeats]``. Both get the
 same float32 arrays of 3,650 days with gaps, and must give the same error variances.
+``python benchmarks/collocation.py jobs [years] [turns]``: whole jobs against reading alone.
 """
 
 import sys
 from collections.abc import Callable
 from time import perf_counter
 
+import collocation_jobs
 import numpy as np
 from pytesmo.metrics import tcol_metrics
 
@@ -92,4 +94,7 @@ def main(n_pixels: int = 2000, repeats: int = 7) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    if sys.argv[1:2] == ["jobs"]:
+        collocation_jobs.main(*map(int, sys.argv[2:]))
+    else:
+        main(*map(int, sys.argv[1:]))

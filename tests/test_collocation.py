@@ -41,7 +41,7 @@ def test_labels_types_and_attributes():
     arrays[0][:250, 0, 0] = np.nan
     found = dp.triple_collocation(*arrays, scale=(1, 1, 0.4))
     assert found["product"].values.tolist() == ["smap_l4", "era5_land", "gldas"]
-    for name in ("weight", "error_variance", "sensitivity", "signal_to_noise"):
+    for name in ("weight", "error_variance", "sensitivity", "signal_to_noise", "r_squared"):
         assert found[name].dims == ("product", "y", "x")
     assert found["n_samples"].dims == found["flag"].dims == ("y", "x")
     assert found["n_samples"].dtype == np.int32
@@ -56,7 +56,8 @@ def test_numbers_are_those_of_the_kernels():
     arrays = labelled(gaps=0.1)
     found = dp.triple_collocation(*arrays, scale=(1, 1, 0.4))
     expected = finish(accumulate(*(array.values for array in arrays)), (1, 1, 0.4))
-    for name in ("error_variance", "sensitivity", "signal_to_noise", "n_samples", "flag"):
+    same = ("error_variance", "sensitivity", "signal_to_noise", "r_squared", "n_samples", "flag")
+    for name in same:
         np.testing.assert_array_equal(found[name], getattr(expected, name))
     np.testing.assert_array_equal(found["weight"], expected.weight)
 

@@ -101,6 +101,17 @@ def test_known_error_variances_and_signal_are_recovered():
     np.testing.assert_allclose(found.signal_to_noise, decibels)
 
 
+def test_r_squared_is_that_with_the_truth():
+    series = three_series(20_000, 10, gains=(1.0, 0.7, 1.2), dtype=np.float64)
+    signal = 0.05 * np.random.default_rng(0).standard_normal((20_000, 10))  # as the series' own
+    found = finish(accumulate(*series))
+    for product, values in enumerate(series):
+        known = [np.corrcoef(signal[:, p], values[:, p])[0, 1] ** 2 for p in range(10)]
+        np.testing.assert_allclose(found.r_squared[product], known, atol=0.02)
+    ratio = 10 ** (found.signal_to_noise / 10)
+    np.testing.assert_allclose(found.r_squared, ratio / (1 + ratio))
+
+
 def test_correlated_errors_give_the_known_bias():
     """Two products whose errors correlate at 0.5 look too good, the third too bad."""
     found = finish(
@@ -121,7 +132,7 @@ def test_order_of_products_does_not_matter(order, seed):
     scale = np.array([1.0, 0.4, 2.0])
     straight = finish(accumulate(*series), scale)
     turned = finish(accumulate(*(series[i] for i in order)), scale[order])
-    for name in ("weight", "error_variance", "sensitivity", "signal_to_noise"):
+    for name in ("weight", "error_variance", "sensitivity", "signal_to_noise", "r_squared"):
         np.testing.assert_allclose(
             getattr(turned, name), getattr(straight, name)[order], rtol=1e-9, atol=1e-16
         )
@@ -161,6 +172,7 @@ def test_a_negative_error_variance_is_flagged_with_its_product(order):
     assert np.isfinite(found.error_variance).all()
     assert np.isnan(found.weight).all()
     assert np.isnan(found.signal_to_noise[place, 0])
+    assert np.isnan(found.r_squared[place, 0])
 
 
 def test_other_flags():

@@ -104,10 +104,12 @@ def test_the_global_collocation_reads_eight_layers_once(of_globe):
     plan = of_globe["collocate"]
     assert plan.jobs == TILES
     assert plan.bytes_read == TILES * TILE * DAYS * 8 * 4
-    # four variables of three products, the number of days, the flag
-    assert plan.bytes_written == TILES * TILE * (4 * 3 * 4 + 4 + 1)
+    # four variables of three products, the number of days, the flag; sums of 11 spans of 12 blocks
+    # at most: ten sums and three numbers of days a cell
+    estimates = TILES * TILE * (4 * 3 * 4 + 4 + 1)
+    assert plan.bytes_written == estimates + LAND * 11 * (10 * 8 + 3 * 4)
     assert plan.work["collocate"] == LAND * DAYS
-    assert plan.work["bootstrap"] == 0
+    assert plan.work["bootstrap"] == 300 * DAYS * 200
 
 
 def test_the_global_training_has_about_the_papers_samples_a_cell(of_globe):

@@ -50,7 +50,9 @@ def all_templates():
         soil_moisture_template("era5_land", globe, layers["era5_land"]),
         soil_moisture_template("gldas", globe, layers["gldas"]),
         static_template(globe),
-        collocation_template(globe, list(PRODUCTS), flag_attributes=tc_flags, bootstrap=True),
+        collocation_template(
+            globe, list(PRODUCTS), flag_attributes=tc_flags, bootstrap=True, extended=True
+        ),
         coefficients_template(globe, flag_attributes=profile_flags),
         samples_template(CELLS, forcing, every_layer),
     ]

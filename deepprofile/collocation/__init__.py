@@ -1,5 +1,6 @@
 """Triple collocation: error variances and weights of three products of one quantity."""
 
+from deepprofile.collocation.anomalies import MARGIN_DAYS, anomalies
 from deepprofile.collocation.bootstrap import (
     BLOCK_DAYS,
     SamplingErrors,
@@ -15,17 +16,20 @@ from deepprofile.collocation.estimates import (
     flag_attributes,
 )
 from deepprofile.collocation.fallback import fill_invalid, median_weights
-from deepprofile.collocation.labelled import column, triple_collocation
+from deepprofile.collocation.labelled import triple_collocation
+from deepprofile.collocation.labelled_column import column
 from deepprofile.collocation.statistics import Statistics, accumulate
 
 __all__ = [
     "BLOCK_DAYS",
+    "MARGIN_DAYS",
     "MIN_SAMPLES",
     "Estimates",
     "Flag",
     "SamplingErrors",
     "Statistics",
     "accumulate",
+    "anomalies",
     "block_bootstrap",
     "column",
     "column_mean",

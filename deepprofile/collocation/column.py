@@ -66,9 +66,11 @@ def column_mean(
         )
     weights = column_weights(layers, bottom)
     values = np.moveaxis(as_float(values), axis, 0)
-    mean = np.zeros(values.shape[1:], dtype=values.dtype)
-    for index in np.flatnonzero(weights):
-        mean += values[index] * values.dtype.type(weights[index])
+    first, *others = np.flatnonzero(weights)
+    mean: NDArray[Any] = np.multiply(values[first], values.dtype.type(weights[first]))
+    part = np.empty_like(mean) if others else mean
+    for index in others:
+        mean += np.multiply(values[index], values.dtype.type(weights[index]), out=part)
     return mean
 
 

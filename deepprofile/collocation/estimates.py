@@ -4,6 +4,8 @@ The error variance of a product with two partners is what its variance holds bey
 that all three share: σ²_x = Q_xx − Q_xy Q_xz / Q_yz, with Q the sample covariances (Stoffelen
 1998, doi:10.1029/97JC03180; covariance notation as in Gruber et al. 2016,
 doi:10.1016/j.jag.2015.09.002). Equation 5 of Zhu et al. (2026) prints the second term alone.
+The squared correlation with the truth is the signal's share of a product's variance (McColl et al.
+2014, doi:10.1002/2014GL061322).
 """
 
 from collections.abc import Sequence
@@ -61,6 +63,8 @@ class Estimates:
             in (m³ m⁻³)²; NaN as the error variance.
         signal_to_noise: 10 log10(sensitivity / error variance) in dB; NaN unless both are
             positive.
+        r_squared: squared correlation of the product with the common signal,
+            sensitivity / (sensitivity + error variance); NaN as the signal-to-noise ratio.
         n_samples: days used, int32, shape (…).
         flag: ``Flag``, uint8, shape (…).
     """
@@ -69,6 +73,7 @@ class Estimates:
     error_variance: NDArray[np.float64]
     sensitivity: NDArray[np.float64]
     signal_to_noise: NDArray[np.float64]
+    r_squared: NDArray[np.float64]
     n_samples: NDArray[np.int32]
     flag: NDArray[np.uint8]
 
@@ -101,11 +106,13 @@ def finish(
     _solve_all(sums, factors, min_samples, weight, error, signal, flag)
     positive = (error > 0) & (signal > 0)
     ratio = np.divide(signal, error, out=np.full_like(signal, np.nan), where=positive)
+    r_squared = ratio / (1.0 + ratio)
     return Estimates(
         weight.reshape(3, *shape),
         error.reshape(3, *shape),
         signal.reshape(3, *shape),
         10.0 * np.log10(ratio).reshape(3, *shape),
+        r_squared.reshape(3, *shape),
         statistics.n_samples,
         flag.reshape(shape),
     )

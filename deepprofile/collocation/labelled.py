@@ -9,7 +9,6 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from deepprofile.collocation.bootstrap import BLOCK_DAYS, block_bootstrap, draw_blocks
-from deepprofile.collocation.column import column_mean
 from deepprofile.collocation.estimates import (
     MIN_SAMPLES,
     Flag,
@@ -19,7 +18,6 @@ from deepprofile.collocation.estimates import (
 )
 from deepprofile.collocation.fallback import median_weights
 from deepprofile.collocation.statistics import N_STATISTICS, Statistics, accumulate
-from deepprofile.profile import Layer
 
 
 def triple_collocation(
@@ -66,8 +64,9 @@ def triple_collocation(
 
     Returns:
         ``weight``, ``error_variance``, ``sensitivity`` (Q_xy Q_xz / Q_yz, the signal's variance
-        in that product), ``signal_to_noise`` (10 log10 of their ratio, dB), each with the
-        dimension ``product`` in the order given; ``n_samples`` and ``flag`` (CF flag values).
+        in that product), ``signal_to_noise`` (10 log10 of their ratio, dB), ``r_squared`` (squared
+        correlation with the truth), each with the dimension ``product`` in the order given;
+        ``n_samples`` and ``flag`` (CF flag values).
         ``error_variance`` and ``sensitivity`` keep their raw value in flagged cells, negative
         ones included, except with too few days, where they are NaN.
         With ``bootstrap`` also ``error_variance_std`` (NaN with too few days), ``weight_std``
@@ -86,42 +85,9 @@ def triple_collocation(
         result["weight"] = _fill_invalid(result["weight"], result["flag"], scale)
     if bootstrap:
         blocks = _draw_blocks(series[0], dim, bootstrap, block_days, seed)
-        result = result.merge(_bootstrap(series, dim, blocks, scale, result["flag"]))
+        errors = _bootstrap(series, dim, blocks, scale, result["flag"])
+        result = result.assign(errors.data_vars)
     return _describe(result, names, a.attrs.get("units"), scale, fallback)
-
-
-def column(soil_moisture: xr.DataArray, dim: str = "layer") -> xr.DataArray:
-    """Mean of the 0-100 cm column of one product, lazy where the input is backed by Dask.
-
-    Args:
-        soil_moisture: in m³ m⁻³ with the dimension ``dim`` and the coordinates ``product``,
-            ``top`` and ``bottom`` (metres) along it, as cubes have them. These are read.
-        dim: the dimension of the layers.
-
-    Raises:
-        ValueError: if the layers do not make the column, or belong to several products.
-    """
-    missing = {"product", "top", "bottom"} - set(map(str, soil_moisture.coords))
-    if missing:
-        raise ValueError(
-            f"soil moisture lacks the coordinates {sorted(missing)} along {dim!r}, found "
-            f"{sorted(map(str, soil_moisture.coords))}: expected those of a cube's layers"
-        )
-    bounds = (np.atleast_1d(soil_moisture[name].values) for name in ("product", "top", "bottom"))
-    layers = [Layer(str(p), float(t), float(b)) for p, t, b in zip(*bounds, strict=True)]
-    products = {layer.product for layer in layers}
-    if len(products) > 1:
-        raise ValueError(f"the layers are of several products {sorted(products)}: select one")
-    mean: xr.DataArray = xr.apply_ufunc(
-        lambda values: column_mean(values, layers, axis=-1),
-        soil_moisture,
-        input_core_dims=[[dim]],
-        dask="parallelized",
-        dask_gufunc_kwargs={"allow_rechunk": True},
-        output_dtypes=[np.result_type(soil_moisture.dtype, np.float32)],
-        keep_attrs=True,
-    )
-    return mean.rename(products.pop())
 
 
 def _product_names(arrays: Sequence[xr.DataArray], products: Sequence[str] | None) -> list[str]:
@@ -215,19 +181,21 @@ def _finish(
             found.error_variance,
             found.sensitivity,
             found.signal_to_noise,
+            found.r_squared,
         )
         return *(np.moveaxis(part, 0, -1) for part in by_product), found.n_samples, found.flag
 
-    variables = ("weight", "error_variance", "sensitivity", "signal_to_noise", "n_samples", "flag")
+    names_of = ("weight", "error_variance", "sensitivity", "signal_to_noise", "r_squared")
     parts = xr.apply_ufunc(
         estimate,
         sums,
         input_core_dims=[["statistic"]],
-        output_core_dims=[["product"]] * 4 + [[], []],
+        output_core_dims=[["product"]] * 5 + [[], []],
         dask="parallelized",
-        output_dtypes=[np.float64] * 4 + [np.int32, np.uint8],
+        output_dtypes=[np.float64] * 5 + [np.int32, np.uint8],
         dask_gufunc_kwargs={"output_sizes": {"product": 3}},
     )
+    variables = (*names_of, "n_samples", "flag")
     result = xr.Dataset(dict(zip(variables, parts, strict=True)))
     return result.assign_coords(product=list(names)).transpose("product", ...)
 
@@ -314,6 +282,7 @@ def _describe(
         "error_variance": {"long_name": "variance of the product's random error", **squared},
         "sensitivity": {"long_name": "variance of the common signal in the product", **squared},
         "signal_to_noise": {"long_name": "sensitivity over error variance", "units": "dB"},
+        "r_squared": {"long_name": "squared correlation with the truth", "units": "1"},
         "n_samples": {"long_name": "days with all three products", "units": "1"},
         "flag": flag_attributes(names),
         "error_variance_std": {"long_name": "standard error of the error variance", **squared},

@@ -7,104 +7,57 @@ first: estimates that are written again take a tile back to the first, so its we
 again.
 """
 
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepprofile.collocation import (
-    Estimates,
-    Flag,
-    SamplingErrors,
-    accumulate,
-    block_bootstrap,
-    column_mean,
-    draw_blocks,
-    finish,
-    flag_attributes,
-    median_weights,
-)
+from deepprofile import places
+from deepprofile.collocation import flag_attributes, median_weights
+from deepprofile.collocation.statistics import N_STATISTICS
+from deepprofile.evaluation.collocation_maps import collocation_maps
+from deepprofile.evaluation.style import image
 from deepprofile.products import PRODUCTS
 from deepprofile.recipe import Recipe
-from deepprofile.stages.context import Context, Plan
+from deepprofile.stages.collocate_columns import AHEAD
+from deepprofile.stages.collocate_inputs import Inputs, drawn_cells
+from deepprofile.stages.collocate_job import (
+    EXTENDED,
+    CollocateJob,
+    FallbackJob,
+    TileReport,
+    write_estimates,
+    write_fallback,
+)
+from deepprofile.stages.collocate_report import absent, say
+from deepprofile.stages.collocate_summary import Summary, summarise
+from deepprofile.stages.context import Context, Plan, StageError
 from deepprofile.stages.extent import land_of
 from deepprofile.stages.publication import (
-    inputs_of,
+    fingerprint_of,
     outstanding,
     publish_stage,
     require_all,
     to_retry,
 )
 from deepprofile.stages.static import read_land
+from deepprofile.stages.tile_statistics import SPAN_BLOCKS
 from deepprofile.store import (
-    SinglePiece,
     Template,
-    Writer,
     collocation_template,
     done_jobs,
-    layers_of,
+    head,
     open_cube,
     planned_head,
-    read_tile,
 )
-from deepprofile.store.kinds import NOT_PROCESSED
 from deepprofile.store.layout import BLOCK_DAYS, TILE_CELLS, Tile
+from deepprofile.store.writer import IN_FLIGHT
 
 STAGE = "collocate"
-DOMINANT = 0.9
-"""A weight above this leaves little to the other products."""
-
-
-@dataclass(frozen=True)
-class CollocateJob(SinglePiece):
-    """One tile.
-
-    Attributes:
-        tile: the tile.
-        cubes: URL of each of the three products' cubes, by product, in order.
-        static: URL of the cube with the land mask.
-        days: first day index and the one after the last.
-        scale: factor s of each product.
-        min_samples: fewest common days.
-        bootstrap: replicates, 0 for none.
-        block_days: days of a bootstrap block.
-        seed: seed of the bootstrap.
-        fingerprint: of the cubes read and the settings.
-    """
-
-    tile: Tile
-    cubes: Mapping[str, str]
-    static: str
-    days: tuple[int, int]
-    scale: tuple[float, ...]
-    min_samples: int
-    bootstrap: int
-    block_days: int
-    seed: int
-    fingerprint: str
-
-    @property
-    def key(self) -> str:
-        """Name in the ledger."""
-        return f"tile {self.tile.row} {self.tile.column}"
-
-
-@dataclass(frozen=True)
-class FallbackJob(SinglePiece):
-    """One tile, and the weights that its invalid cells get."""
-
-    tile: Tile
-    cube: str
-    weights: tuple[float, ...]
-    fingerprint: str
-
-    @property
-    def key(self) -> str:
-        """Name in the ledger."""
-        return f"tile {self.tile.row} {self.tile.column}"
+ERRORS = ("error_variance_std", "weight_std")
+MAP_DPI = 100
 
 
 def run(context: Context) -> str:
@@ -128,83 +81,114 @@ def run(context: Context) -> str:
             stage=STAGE,
             what="error variances",
             planned_at=planned_at,
+            summarise=partial(_notes, context.recipe),
         )
         planned_at = outcome.snapshot_id
+        say(context, _reports(outcome.results), rest[0].days)
         require_all(STAGE, outcome.failed)
     done = done_jobs(url, STAGE)
     finished = [job for job in jobs if done.get(job.key, "").startswith(job.fingerprint)]
     _publish_fallback(context, finished, planned_at)
-    return _describe(url)
+    summary, maps = summarise(url), f"{context.paths.collocation_parts}/maps.png"
+    if summary.flags and (rest or not places.exists(maps)):
+        _draw(summary, maps)
+    return f"{summary.line}; maps in {maps}"
 
 
 def plan(recipe: Recipe) -> Plan:
     """Reads every layer of three products once; writes a few numbers a cell."""
-    land, days = land_of(recipe), recipe.period.days
+    land, days, options = land_of(recipe), recipe.period.days, recipe.collocation
     n_days = days.stop - days.start
-    n_layers = [len(PRODUCTS[name].layers) for name in recipe.collocation.products]
+    n_layers = [len(PRODUCTS[name].layers) for name in options.products]
     read = land.tiles * TILE_CELLS * n_days * sum(n_layers) * 4
-    written = land.tiles * sum(array.chunk_bytes for array in _template(recipe).arrays)
-    memory = (3 * n_days + BLOCK_DAYS * max(n_layers)) * TILE_CELLS * 4
+    everywhere = options.bootstrap_cells == "all"
+    span_bytes = 8 * N_STATISTICS + 4 * len(n_layers)
+    n_spans = -(-n_days // (SPAN_BLOCKS * BLOCK_DAYS)) + 1
+    stored = 0 if everywhere else land.cells * n_spans * span_bytes
+    written = land.tiles * sum(array.chunk_bytes for array in _template(recipe).arrays) + stored
+    in_flight = BLOCK_DAYS * (3 * AHEAD + 2 * IN_FLIGHT * max(n_layers))
+    series = 3 * n_days if everywhere else 0
+    memory = (4 * (in_flight + series) + 3 * n_spans * span_bytes) * TILE_CELLS
+    cells = land.cells if everywhere else min(land.cells, int(options.bootstrap_cells))
     cell_days = land.cells * n_days
     return Plan(
         land.tiles,
         read,
         written,
         memory,
-        "tiles with land",
+        "tiles with land; later runs read new and changed blocks alone",
         {
             "read": read,
             "write": written,
             "collocate": cell_days,
-            "bootstrap": cell_days * recipe.collocation.bootstrap,
+            "bootstrap": cells * n_days * options.bootstrap,
         },
     )
 
 
-def write_estimates(writer: Writer, job: CollocateJob) -> int:
-    """Collocate one tile; returns the number of its land cells."""
-    land = read_tile(job.static, "land", job.tile) == 1
-    series = [_column(url, job, land) for url in job.cubes.values()]
-    x, y, z = series
-    found = finish(accumulate(x, y, z), job.scale, job.min_samples)
-    place = writer.select(job.tile)
-    for name, values in _variables(found, _errors(job, series)).items():
-        full = np.full((*values.shape[:-1], *land.shape), _missing(values), values.dtype)
-        full[..., land] = values
-        writer.write(name, place, full)
-    return int(land.sum())
-
-
-def write_fallback(writer: Writer, job: FallbackJob) -> int:
-    """Give the invalid cells of a tile the fallback weights; returns their number."""
-    cube = open_cube(job.cube, chunks=None)
-    weight, flag = read_tile(cube, "weight", job.tile), read_tile(cube, "flag", job.tile)
-    invalid = (flag != Flag.VALID) & (flag != NOT_PROCESSED)
-    weight[:, invalid] = np.asarray(job.weights, dtype=np.float32)[:, None]
-    writer.write("weight", writer.select(job.tile), weight)
-    return int(invalid.sum())
-
-
 def _jobs(context: Context) -> list[CollocateJob]:
     recipe, paths = context.recipe, context.paths
-    options = recipe.collocation
-    days, inputs = recipe.period.days, _inputs(context)
+    options, inputs = recipe.collocation, Inputs(context)
     land = read_land(paths.static)
-    return [
-        CollocateJob(
+    tiles = recipe.tiles.land_tiles(land)
+    replicates, notes = _replicates(recipe, inputs)
+    for line in [*inputs.gaps(tiles), *notes]:
+        context.console.print(f"  [yellow]{line}[/yellow]", highlight=False)
+    settings = recipe.digest("collocation"), head(paths.static)
+    drawn = _drawn(recipe, land)
+
+    def make(tile: Tile) -> CollocateJob:
+        blocks = inputs.of(tile)
+        return CollocateJob(
             tile,
             {name: paths.product(name) for name in options.products},
             paths.static,
-            (days.start, days.stop),
+            blocks,
+            options.anomalies,
             _scale(recipe),
             options.min_samples,
-            options.bootstrap,
+            _arrays(recipe),
+            replicates,
             options.block_days,
             options.seed,
-            inputs,
+            None if drawn is None else _places(drawn[recipe.tiles.local(tile)]),
+            f"{paths.collocation_parts}/statistics/tile_{tile.row}_{tile.column}.npz",
+            fingerprint_of([*settings, *(block.fingerprint for block in blocks)]),
         )
-        for tile in recipe.tiles.land_tiles(land)
-    ]
+
+    return [make(tile) for tile in tiles]
+
+
+def _replicates(recipe: Recipe, inputs: Inputs) -> tuple[int, list[str]]:
+    """Replicates of the bootstrap, none for days that hold no block; and what is to be said.
+
+    Raises:
+        StageError: if all cells are to be bootstrapped, and can't be.
+    """
+    options, n_days = recipe.collocation, inputs.days[1] - inputs.days[0]
+    if not options.bootstrap or n_days >= options.block_days:
+        return options.bootstrap, []
+    text = f"{n_days} days hold no bootstrap block of {options.block_days} days"
+    if options.bootstrap_cells == "all":
+        raise StageError(
+            f"collocate: {text}. Extend period, or set collocation.block_days lower and expect "
+            "errors that are too small, or collocation.bootstrap to 0."
+        )
+    return 0, [f"no sampling errors: {text}"]
+
+
+def _drawn(recipe: Recipe, land: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
+    """Cells of the region that are bootstrapped; None: all."""
+    options = recipe.collocation
+    if not options.bootstrap:
+        return np.zeros_like(land)
+    if options.bootstrap_cells == "all":
+        return None
+    return drawn_cells(land, options.bootstrap_cells, options.seed)
+
+
+def _places(mask: NDArray[np.bool_]) -> tuple[int, ...]:
+    return tuple(np.flatnonzero(mask).tolist())
 
 
 def _scale(recipe: Recipe) -> tuple[float, ...]:
@@ -212,9 +196,9 @@ def _scale(recipe: Recipe) -> tuple[float, ...]:
     return tuple(options.scale.get(name, 1.0) for name in options.products)
 
 
-def _inputs(context: Context) -> str:
-    cubes = [context.paths.product(name) for name in context.recipe.collocation.products]
-    return inputs_of([*cubes, context.paths.static], context.recipe.digest("collocation", "period"))
+def _arrays(recipe: Recipe) -> tuple[str, ...]:
+    options = recipe.collocation
+    return (ERRORS if options.bootstrap else ()) + (EXTENDED if options.extended else ())
 
 
 def _template(recipe: Recipe) -> Template:
@@ -224,48 +208,25 @@ def _template(recipe: Recipe) -> Template:
         options.products,
         flag_attributes=flag_attributes(options.products),
         bootstrap=options.bootstrap > 0,
+        extended=options.extended,
     )
 
 
-def _column(url: str, job: CollocateJob, land: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """0-100 cm means of a product on the land cells of a tile, (time, cells), block by block."""
-    cube = open_cube(url, chunks=None)
-    layers = layers_of(cube)
-    start, stop = job.days
-    mean = np.full((stop - start, int(land.sum())), np.nan, np.float32)
-    for first in range(start, min(stop, cube.sizes["time"]), BLOCK_DAYS):
-        last = min(first + BLOCK_DAYS, stop, cube.sizes["time"])
-        values = read_tile(cube, "soil_moisture", job.tile, (first, last))
-        mean[first - start : last - start] = column_mean(values[..., land], layers, axis=1)
-    return mean
+def _reports(results: Sequence[tuple[Any, Any]]) -> list[TileReport]:
+    return [report for _, report in results]
 
 
-def _errors(job: CollocateJob, series: list[NDArray[np.float32]]) -> SamplingErrors | None:
-    if not job.bootstrap:
-        return None
-    n_days = len(series[0])
-    blocks = draw_blocks(n_days, job.bootstrap, job.block_days, job.seed)
-    x, y, z = series
-    return block_bootstrap(x, y, z, np.arange(n_days), blocks, job.scale)
-
-
-def _variables(found: Estimates, errors: SamplingErrors | None) -> dict[str, NDArray[Any]]:
-    variables: dict[str, NDArray[Any]] = {
-        name: getattr(found, name).astype(np.float32)
-        for name in ("weight", "error_variance", "sensitivity", "signal_to_noise")
+def _notes(recipe: Recipe, results: list[tuple[Any, Any]]) -> Mapping[str, Any]:
+    """What the ledger says of the days and blocks of some tiles."""
+    jobs: list[CollocateJob] = [job for job, _ in results]
+    reports, days = _reports(results), jobs[0].days
+    return {
+        "days": list(days),
+        "made_of": {job.fingerprint: [b.fingerprint for b in job.blocks] for job in jobs},
+        "blocks_read": sum(report.read for report in reports),
+        "blocks_kept": sum(report.kept for report in reports),
+        "absent": absent(recipe.collocation.products, reports, days),
     }
-    variables |= {"n_samples": found.n_samples, "flag": found.flag}
-    if errors is not None:
-        known = found.flag != Flag.TOO_FEW_DAYS, found.flag == Flag.VALID
-        for name, there in zip(("error_variance_std", "weight_std"), known, strict=True):
-            variables[name] = np.where(there, getattr(errors, name), np.nan).astype(np.float32)
-    return variables
-
-
-def _missing(values: NDArray[Any]) -> float:
-    if values.dtype.kind == "f":
-        return float("nan")
-    return NOT_PROCESSED if values.dtype == np.uint8 else 0
 
 
 def _publish_fallback(context: Context, jobs: list[CollocateJob], planned_at: str) -> None:
@@ -298,26 +259,12 @@ def _fallback_weights(url: str, scale: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(float(weight) for weight in weights)
 
 
-def _describe(url: str) -> str:
-    """Medians of the weights, shares of invalid cells by reason, share of dominant weights."""
-    cube = open_cube(url, chunks=None)
-    weight, flag = cube["weight"].values, cube["flag"].values
-    land = flag != NOT_PROCESSED
-    counts = Counter(flag[land].tolist())
-    n_land = max(int(land.sum()), 1)
-    meanings = str(cube["flag"].attrs["flag_meanings"]).split()
-    reasons = [
-        f"{meanings[value]} {100 * count / n_land:.1f} %"
-        for value, count in sorted(counts.items())
-        if value != Flag.VALID
-    ]
-    valid = weight[:, flag == Flag.VALID]
-    medians = np.median(valid, axis=1) if valid.size else np.full(3, np.nan)
-    named = ", ".join(
-        f"{name} {median:.3f}" for name, median in zip(cube["product"].values, medians, strict=True)
+def _draw(summary: Summary, url: str) -> None:
+    medians = {"weight": summary.median_weight, "error": np.sqrt(summary.median_error)}
+    figure = collocation_maps(
+        summary.fields,
+        summary.meanings,
+        summary.invalid,
+        {name: values.tolist() for name, values in medians.items()},
     )
-    dominant = float((valid.max(axis=0) > DOMINANT).mean()) if valid.size else 0.0
-    return (
-        f"{n_land} land cells; median weights {named}; invalid: {', '.join(reasons) or 'none'}; "
-        f"a weight above {DOMINANT}: {100 * dominant:.1f} %"
-    )
+    places.write_bytes(url, image(figure, "png", dpi=MAP_DPI))

@@ -43,6 +43,11 @@ class Paths:
         return self._join("cubes/collocation")
 
     @property
+    def collocation_parts(self) -> str:
+        """Folder of the statistics from which the next collocation goes on, and of its maps."""
+        return self._join("collocation")
+
+    @property
     def samples(self) -> str:
         """Cube of the training series, cell by cell."""
         return self._join("cubes/samples")

@@ -115,6 +115,9 @@ def _compare(
         "ratio_q75": float(np.quantile(ratio, 0.75)),
     }
     if "error_variance_std" in estimated:
-        distance = np.abs(estimated["error_variance"][used] - realised[used])
-        line["within_two"] = float((distance <= 2 * estimated["error_variance_std"][used]).mean())
+        known = used & np.isfinite(estimated["error_variance_std"])  # of the cells that were drawn
+        if known.any():
+            distance = np.abs(estimated["error_variance"][known] - realised[known])
+            within = distance <= 2 * estimated["error_variance_std"][known]
+            line["within_two"] = float(within.mean())
     return line

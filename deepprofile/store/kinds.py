@@ -134,6 +134,7 @@ def collocation_template(
     *,
     flag_attributes: Mapping[str, Any],
     bootstrap: bool = False,
+    extended: bool = False,
 ) -> Template:
     """Cube of triple collocation.
 
@@ -143,13 +144,18 @@ def collocation_template(
         flag_attributes: CF attributes of ``flag`` (``flag_values`` or ``flag_masks``,
             ``flag_meanings``).
         bootstrap: whether the cube also holds sampling errors.
+        extended: whether it also holds each product's quality against the common signal.
     """
     per_product = {
         "weight": ("weight of the product; the weights of a cell sum to 1", "1"),
         "error_variance": ("variance of the product's random error", "m6 m-6"),
-        "sensitivity": ("variance of the common signal as the product shows it", "m6 m-6"),
-        "signal_to_noise": ("ratio of the variances of signal and error", "dB"),
     }
+    if extended:
+        per_product |= {
+            "sensitivity": ("variance of the common signal as the product shows it", "m6 m-6"),
+            "signal_to_noise": ("ratio of the variances of signal and error", "dB"),
+            "r_squared": ("squared correlation of the product with the truth", "1"),
+        }
     if bootstrap:
         per_product["error_variance_std"] = ("sampling error of the error variance", "m6 m-6")
         per_product["weight_std"] = ("sampling error of the weight", "1")
