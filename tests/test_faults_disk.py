@@ -19,7 +19,7 @@ from fault_support import (
 )
 
 from deepprofile.store import CubeError, PublicationError, StoreError, open_cube
-from deepprofile.store.faults import explain
+from deepprofile.store.faults import explain, takes_nothing
 from deepprofile.store.messages import cause
 from deepprofile.store.packing import ShardError
 from deepprofile.store.repository import open_repository
@@ -147,13 +147,16 @@ def shim(tmp_path_factory):
 
 SHIFTED = """
 import sys
-from datetime import datetime
+from datetime import UTC, datetime
 from fault_support import threads, write
-from deepprofile.store import CubeError
+from deepprofile.store import CubeError, expire
 try:
-    with threads() as client:
-        write(client, sys.argv[1], int(sys.argv[2]))
-    print("published")
+    if sys.argv[2] == "gc":
+        expire(sys.argv[1], datetime.now(UTC))
+    else:
+        with threads() as client:
+            write(client, sys.argv[1], int(sys.argv[2]))
+    print("done")
 except CubeError as error:
     print(type(error).__name__, error)
 """
@@ -184,6 +187,27 @@ def test_a_clock_that_jumped_is_named_and_loses_nothing(
     assert "the clock of this machine can't be right" in report
     assert "Set the clock" in report
     assert_nothing_is_lost(driver_client, url, before, undisturbed)
+
+
+@pytest.mark.parametrize(("days", "word"), [(10, "StoreError"), (0, "done")])
+def test_nothing_expires_by_a_clock_that_is_not_that_of_the_store(
+    driver_client, shim, tmp_path, days, word
+):
+    url = tmp_path / "cube"
+    for number in (1, 2):
+        write(driver_client, str(url), number)
+    before = sorted(url.rglob("*"))
+    report = under_another_clock(shim, days * 86400, str(url), "gc")
+    assert report.split()[0] == word
+    assert ("Set the clock" in report) == bool(days)
+    assert (sorted(url.rglob("*")) == before) == bool(days)
+
+
+def test_only_the_store_can_say_that_it_takes_nothing():
+    assert takes_nothing("IcechunkError: object store error (dispatch failure)")
+    assert takes_nothing("IcechunkError: No space left on device (os error 28)")
+    assert not takes_nothing("ConnectionError: s3://granules/x.h5: the read timed out")
+    assert not takes_nothing("IcechunkError: snapshot not found")
 
 
 def test_messages_of_the_store_are_told_without_their_trace():

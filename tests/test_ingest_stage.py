@@ -3,6 +3,7 @@
 import os
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -14,10 +15,11 @@ from rich.console import Console
 import deepprofile as dp
 from deepprofile.products import PRODUCTS
 from deepprofile.recipe import load_recipe
-from deepprofile.stages import Context, chain, ingest, synthesize
+from deepprofile.stages import Context, chain, ingest, static, synthesize
+from deepprofile.stages.context import FailedJobsError
 from deepprofile.stages.ingest_jobs import product_template
 from deepprofile.stages.ingest_plan import plan
-from deepprofile.store import describe, history
+from deepprofile.store import describe, done_jobs, history
 from deepprofile.store.repository import open_repository
 
 START, END, LAST = "2015-04-29", "2015-05-05", "20150505"  # block 1 begins on 2015-05-02
@@ -230,6 +232,36 @@ def test_a_day_more_writes_no_more_than_the_plan_says(earth, tmp_path, client):
 
 def stored(folder: Path) -> int:
     return sum(p.stat().st_size for p in (folder / "work/cubes/smap_l4").rglob("*") if p.is_file())
+
+
+def test_a_block_whose_every_job_fails_holds_up_no_other(earth, whole, tmp_path, client):
+    shutil.copytree(earth, tmp_path / "work/earth")
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    by_block = {"blocks_per_commit": 1, "min_fraction": 0.25}
+    context = context_of(tmp_path, client, ("smap_l4", "gldas"), ingest=by_block)
+    static.publish_static(context)
+    context = replace(context, recipe=context.recipe.model_copy(update={"terrain": None}))
+    smap = granules(tmp_path, "smap_l4")
+    broken = [p for p in smap if "_201504" in p.name or "_20150501T" in p.name]
+    for path in broken:
+        shutil.copy2(path, kept)
+        with h5py.File(path, "r+") as file:
+            del file["Geophysical_Data/sm_surface"]
+    with pytest.raises(FailedJobsError, match=r"ingest: 1 jobs failed.*\n  block 0 rows"):
+        ingest.run(context)
+    blocks = {
+        name: [key.split()[1] for key in done_jobs(context.paths.product(name), "ingest")]
+        for name in ("smap_l4", "gldas")
+    }
+    assert blocks == {"smap_l4": ["1"], "gldas": ["0", "1"]}
+    (failed,) = describe(context.paths.product("smap_l4")).failures
+    assert failed.startswith("block 0 rows")
+    for path in broken:
+        shutil.copy2(kept / path.name, path)
+    chain.run(["ingest"], replace(context, retry_failed=True))
+    assert describe(context.paths.product("smap_l4")).failures == {}
+    assert_same_bits(tmp_path, whole, "smap_l4")
 
 
 def test_only_jobs_that_failed_are_repeated(earth, tmp_path, client):

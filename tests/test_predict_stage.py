@@ -17,6 +17,8 @@ from prediction_support import (
     write_inputs,
 )
 from rich.console import Console
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
 
 import deepprofile as dp
 from deepprofile import grid
@@ -26,12 +28,12 @@ from deepprofile.model.streaming import Stretch
 from deepprofile.recipe import Bounds, Predict, load_recipe
 from deepprofile.stages import Context, StageError, predict
 from deepprofile.stages.bands import bands
-from deepprofile.stages.context import Paths
+from deepprofile.stages.context import FailedJobsError, Paths
 from deepprofile.stages.ingest import place_of
 from deepprofile.stages.segments import LONGEST, JobSize, smallest_share
 from deepprofile.stages.spans import make_jobs
 from deepprofile.stages.static import read_land
-from deepprofile.store import Region, Writer, history
+from deepprofile.store import Region, Writer, done_jobs, history
 from deepprofile.store.layout import BLOCK_DAYS, Block
 from deepprofile.store.repository import MAIN, open_group, open_repository
 from deepprofile.store.template import extend
@@ -245,6 +247,49 @@ def test_a_cube_names_all_settings_of_the_profiles_that_it_holds(own, client, mo
     assert named() == "0, 3"
     predict.run(other)
     assert named() == "0"
+
+
+def test_jobs_read_the_forcing_that_they_were_planned_for(own, client, monkeypatch):
+    context = context_of(own, client, blocks_per_job=24)
+
+    def profiles():
+        return dp.open_cube(context.paths.coefficients)["coefficients"].values
+
+    def halve(session):
+        writer = Writer(session)
+        writer.write("forcing", writer.select(TILE, Block(2)), noise_on_land(TILE, 2) / 2)
+
+    def overtaken(*args, **options):
+        found = make_jobs(*args, **options)
+        ingest(own, 2, "halved", halve)
+        return found
+
+    predict.run(context)
+    before = profiles()
+    ingest(own, 2, "the same in other granules")
+    with monkeypatch.context() as patch:
+        patch.setattr(predict, "make_jobs", overtaken)
+        predict.run(context)
+    assert predictions(context) == [names(1, 2, 3)] * 2
+    np.testing.assert_array_equal(profiles(), before)
+    predict.run(context)
+    assert predictions(context)[2:] == [names(1, 2, 3)]
+    assert not np.array_equal(profiles(), before, equal_nan=True)
+
+
+def test_a_span_whose_every_job_fails_holds_up_no_other(own, client):
+    context = context_of(own, client, blocks_per_job=1)
+    forcing = Paths(str(own)).product("smap_l4")
+    store = open_repository(forcing).readonly_session(MAIN).store
+    shard = sync(store.get("forcing/c/0/0/0/0", default_buffer_prototype())).to_bytes()
+    (file,) = [f for f in Path(forcing, "chunks").iterdir() if f.read_bytes() == shard]
+    file.rename(own / "hidden")
+    with pytest.raises(FailedJobsError, match=r"predict: 2 jobs failed(.|\n)*blocks 1 to 1: "):
+        predict.run(context)
+    assert set(done_jobs(context.paths.coefficients, "predict")) == names(3)
+    (own / "hidden").rename(file)
+    predict.run(context)
+    assert set(done_jobs(context.paths.coefficients, "predict")) == names(1, 2, 3)
 
 
 def test_a_block_more_predicts_the_blocks_that_it_touches(own, client, tmp_path):

@@ -50,15 +50,16 @@ def forcing(tile, block):
 
 
 def write_moisture(root, name, seed):
-    """Soil moisture of a product; returns the files that hold its second tile."""
+    """Soil moisture of a product; returns the files of its values, and of its second tile."""
     url = f"{root}/cubes/{name}"
     repository = open_or_create(url, product_template(PRODUCTS[name], REGION))
-    files = set()
+    files, coordinates = set(), set()
     for column in (0, 64):
         session = repository.writable_session(MAIN)
         group = open_group(session.store, url)
         extend(group, N_DAYS)
         files = set(Path(url, "chunks").glob("*"))
+        coordinates = coordinates or files
         if name == "smap_l4":  # the same once more, so that its files are known
             group["forcing"][:, :, :, column : column + 64] = np.concatenate(
                 [forcing(Tile(TILE.row, TILE.column + column // 64), i) for i in range(N_BLOCKS)]
@@ -70,7 +71,8 @@ def write_moisture(root, name, seed):
         values[:, :, PATCH, PATCH] = 0.1 + 0.2 * truth + 0.1 * noise
         array[:, :, :, column : column + 64] = values
         session.commit("values", {"stage": "ingest", "done": {f"half {column}": "1"}})
-    return set(Path(url, "chunks").iterdir()) - files
+    every = set(Path(url, "chunks").iterdir())
+    return every - coordinates, every - files
 
 
 def context_of(root, client, **changes):
@@ -98,14 +100,23 @@ def context_of(root, client, **changes):
 
 @pytest.fixture(scope="module")
 def world(driver_client, tmp_path_factory):
-    """Cubes of the products, a model, weights; and by product the files of the second tile."""
+    """Cubes of the products, a model, weights; and by product the files of the second tile, and of
+    both.
+    """
     root = tmp_path_factory.mktemp("failures") / "root"
     land = np.zeros(REGION.shape, bool)
     land[PATCH, PATCH] = land[PATCH, 64:][:, PATCH] = True
     write_inputs(root, REGION, N_BLOCKS, forcing, land, WINDOW)
-    second = {name: write_moisture(root, name, i) for i, name in enumerate(PRODUCTS)}
+    files = [write_moisture(root, name, i) for i, name in enumerate(PRODUCTS)]
+    every, second = (
+        {
+            name: {f.relative_to(root) for f in found}
+            for name, found in zip(PRODUCTS, part, strict=True)
+        }
+        for part in zip(*files, strict=True)
+    )
     collocate.run(context_of(root, driver_client))
-    return root, {name: {f.relative_to(root) for f in found} for name, found in second.items()}
+    return root, second, every
 
 
 @pytest.fixture
@@ -124,18 +135,19 @@ def cube_of(context, stage):
 
 
 def hide(root, files):
-    """Let files of the world be gone; returns what brings them back."""
+    """Let files of the world be gone, and sums made from them; returns what brings them back."""
+    shutil.rmtree(root / "collocation", ignore_errors=True)
     moved = [(root / file, root / f"hidden-{i}") for i, file in enumerate(sorted(files))]
     for there, away in moved:
         there.rename(away)
     return lambda: [away.rename(there) for there, away in moved]
 
 
-def test_a_run_of_which_every_job_failed_is_known_and_repeated(driver_client, root):
+def test_a_run_of_which_every_job_failed_is_known_and_repeated(driver_client, world, root):
     context = context_of(root, driver_client)
     url = context.paths.collocation
     shutil.rmtree(url)
-    bring_back = hide(root, {Path("cubes/gldas/chunks")})
+    bring_back = hide(root, world[2]["gldas"])
     for _ in range(2):  # the second time the ledger has nothing to add
         with pytest.raises(PublicationError, match=r"(?s)all 2 jobs failed.*--retry-failed them"):
             collocate.run(context)
@@ -155,13 +167,13 @@ def test_a_run_of_which_every_job_failed_is_known_and_repeated(driver_client, ro
     assert "no failed job to repeat" in again.console.export_text()
 
 
-def test_a_failed_run_moves_nothing_that_others_rest_on(driver_client, root):
+def test_a_failed_run_moves_nothing_that_others_rest_on(driver_client, world, root):
     usual = context_of(root, driver_client)
     collocate.run(usual)
     url = usual.paths.collocation
     before = head(url)
     context = context_of(root, driver_client, collocation={"min_samples": 31})
-    bring_back = hide(root, {Path("cubes/gldas/chunks")})
+    bring_back = hide(root, world[2]["gldas"])
     with pytest.raises(PublicationError):
         collocate.run(context)
     assert head(url) == before

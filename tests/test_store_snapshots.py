@@ -7,14 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 from store_support import N_DAYS, REGION, BlockJob, jobs, moisture, template, write_block
 
 from deepprofile.store import (
+    AllFailedError,
     Block,
     Commit,
     ConflictError,
     CubeError,
     PublicationError,
+    archive,
     describe,
     done_jobs,
     expire,
@@ -24,7 +27,7 @@ from deepprofile.store import (
     settings_of,
 )
 from deepprofile.store.archive import fold
-from deepprofile.store.ledger import done_in, open_failures
+from deepprofile.store.ledger import FAILED_RUNS, done_in, failed_pieces, listed_on, open_failures
 from deepprofile.store.repository import exclusive, open_repository
 from deepprofile.store.snapshots import moment_of, shown_at
 
@@ -217,6 +220,54 @@ def test_the_jobs_of_a_failed_run_are_known_until_they_are_done(client, url, pub
     assert describe(url).failures == failures
     write(client, url, jobs(50, offset=9)[:1], n_days=50)
     assert bad[0].key not in describe(url).failures
+
+
+def test_a_repaired_failure_does_not_come_back_with_an_expiry(client, url, published):
+    before = open_failures(history(url))
+    with pytest.raises(PublicationError, match="all 1 jobs failed"):
+        write(client, url, jobs(50, offset=9, fault="always")[:1], n_days=50)
+    write(client, url, jobs(50, offset=9)[:1], n_days=50)
+    write(client, url, jobs(50, offset=8)[1:2], n_days=50)
+    pieces = failed_pieces(history(url))
+    assert (open_failures(history(url)), pieces) == (before, set(before))
+    expire(url, datetime.now(UTC))
+    assert (open_failures(history(url)), failed_pieces(history(url))) == (before, pieces)
+    assert listed_on(open_repository(url), FAILED_RUNS) == []
+
+
+def test_failed_runs_keep_their_place_and_replace_each_other(client, url, published):
+    for offset in (9, 10, 11):  # the first job twice, with another reason each time
+        bad = jobs(50, offset=offset, fault="always")[offset % 2 : 2]
+        with pytest.raises(AllFailedError, match="nothing was published") as caught:
+            write(client, url, bad, n_days=50)
+        assert {failure.job.key for failure in caught.value.failed} == {job.key for job in bad}
+    repository = open_repository(url)
+    assert len(list(repository.ancestry(branch=FAILED_RUNS))) == 2
+    assert "staging" not in " ".join(repository.list_branches())
+    newest = write(client, url, jobs(50, offset=8)[:1], n_days=50)
+    order = [c.snapshot_id for c in history(url) if c.failed_run or c.snapshot_id in published]
+    runs = [c for c in history(url) if c.failed_run]
+    assert order == [*(c.snapshot_id for c in runs), *published[::-1]]
+    assert history(url)[0].snapshot_id == newest
+    assert jobs()[1].key in describe(url).failures
+
+
+def test_two_expiries_at_once_are_a_conflict(client, url, published, monkeypatch):
+    begin = archive._session
+
+    def overtaken(repository):
+        mine, theirs = begin(repository), begin(repository)
+        zarr.open_group(theirs.store, mode="a").attrs["by"] = "somebody else"
+        theirs.commit("theirs", {"commits": []})
+        return mine
+
+    with monkeypatch.context() as patch:
+        patch.setattr(archive, "_session", overtaken)
+        with pytest.raises(ConflictError, match=r"somebody else expires.*run it again"):
+            expire(url, datetime.now(UTC))
+    before = ledger_of(url)
+    expire(url, datetime.now(UTC))
+    assert ledger_of(url) == before
 
 
 def test_what_an_aborted_publication_left_goes_too(client, url, published):

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,11 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 from deepprofile.store import (
+    AllFailedError,
+    StoreError,
     describe,
     done_jobs,
+    expire,
     history,
     open_cube,
     render_verification,
@@ -22,6 +26,7 @@ from deepprofile.store import (
     verify,
 )
 from deepprofile.store.cube import session_at
+from deepprofile.store.failed_runs import dismiss
 from deepprofile.store.ledger import open_failures
 from deepprofile.store.repository import open_repository
 from deepprofile.store.shard_check import unsound
@@ -143,6 +148,49 @@ def test_a_piece_of_which_nothing_was_written_is_missing(client, tmp_path):
     assert problem.shard == ("n_steps", (1, 0, 1))
     assert "although the ledger says" in problem.what
     assert problem.piece.name == "block 1 tile 28 60"
+
+
+def test_jobs_of_a_run_that_published_nothing_make_no_holes(client, tmp_path):
+    url = str(tmp_path / "era5")
+    publish_all(client, url, jobs()[::2])
+    with pytest.raises(AllFailedError):
+        publish_all(client, url, jobs(fault="always")[1::2])
+    assert verify(url, client=client, quick=True).problems == []
+    found = describe(url)
+    assert (len(found.failures), found.pieces) == (2, {"ingest": (2, 4)})
+    wanted, unwanted = (job.key for job in jobs()[1::2])
+    dismiss(url, "ingest", [wanted])
+    assert list(describe(url).failures) == [wanted]
+    assert describe(url).pieces == {"ingest": (2, 3)}
+    with pytest.raises(AllFailedError):  # it is wanted again
+        publish_all(client, url, jobs(fault="always")[3:])
+    assert set(describe(url).failures) == {wanted, unwanted}
+
+
+def test_failures_of_publications_are_dismissed_too_but_nothing_that_was_withdrawn(client, url):
+    stored(url).unlink()
+    assert [piece.name for piece in repair(verify(url, client=client))] == [PIECE]
+    publish_all(client, url, [*jobs(offset=5)[:1], *jobs(fault="always")[2:3]])
+    failed = jobs()[2].key
+    assert set(describe(url).failures) == {PIECE, failed}
+    dismiss(url, "ingest", [])
+    assert set(describe(url).failures) == {PIECE}
+    expire(url, datetime.now(UTC))
+    assert set(describe(url).failures) == {PIECE}
+
+
+@pytest.mark.parametrize("folder", ["snapshots", "manifests", "refs/branch.main"])
+def test_damaged_metadata_are_one_message(client, url, folder):
+    for file in Path(url, folder).iterdir():
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(StoreError, match=r"metadata of this cube are damaged.*from a copy"):
+        describe(url)
+    if folder != "manifests":
+        with pytest.raises(StoreError, match="metadata of this cube are damaged"):
+            verify(url, client=client)
+        return
+    found = verify(url, client=client).problems
+    assert {p.what for p in found} == {"can't be read: I/O error (incomplete frame)"}
 
 
 def test_values_that_contradict_each_other():

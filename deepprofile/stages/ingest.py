@@ -27,9 +27,9 @@ from deepprofile.stages.ingest_jobs import (
 )
 from deepprofile.stages.ingest_plan import plan
 from deepprofile.stages.ingest_work import Work, find_work
-from deepprofile.stages.publication import publish_stage, require_all
+from deepprofile.stages.publication import forget_unplanned, publish_stage, require_all
 from deepprofile.stages.static import publish_static
-from deepprofile.store import JobFailure
+from deepprofile.store import AllFailedError, JobFailure
 
 __all__ = ["STAGE", "Changes", "place_of", "plan", "run", "update"]
 
@@ -44,7 +44,8 @@ def run(context: Context) -> str:
 def update(context: Context) -> list[Changes]:
     """Ingest what has arrived, and say what changed in the cube of each product.
 
-    Jobs that failed are in the result and in the commit log; the others are published.
+    Jobs that failed are in the result and in the ledger; the others are published, also where all
+    jobs of a block or of a product fail.
 
     Raises:
         FileNotFoundError: if there are no granules of a product.
@@ -64,23 +65,30 @@ def _ingest_product(context: Context, name: str, land: NDArray[np.bool_]) -> Cha
             "as published",
             highlight=False,
         )
+    url = context.paths.product(name)
+    forget_unplanned(url, STAGE, work.jobs)
     failed: list[JobFailure] = []
     results: list[tuple[IngestJob, IngestResult]] = []
-    snapshot = work.snapshot
+    snapshot, first = work.snapshot, True
     for group in _groups(work.jobs, context.recipe.ingest.blocks_per_commit):
-        outcome = publish_stage(
-            context,
-            context.paths.product(name),
-            product_template(PRODUCTS[name], context.recipe.tiles),
-            write_block,
-            group,
-            stage=STAGE,
-            what="{} {} to {}".format(name, *work.ends(group)),
-            n_days=group[-1].days[1],
-            metadata=work.notes(first=group[0] is work.jobs[0]),
-            summarise=partial(_summarise, work, first=group[0] is work.jobs[0]),
-            planned_at=snapshot,
-        )
+        try:
+            outcome = publish_stage(
+                context,
+                url,
+                product_template(PRODUCTS[name], context.recipe.tiles),
+                write_block,
+                group,
+                stage=STAGE,
+                what="{} {} to {}".format(name, *work.ends(group)),
+                n_days=group[-1].days[1],
+                metadata=work.notes(first=first),
+                summarise=partial(_summarise, work, first=first),
+                planned_at=snapshot,
+            )
+        except AllFailedError as error:
+            failed += error.failed
+            continue
+        first = False
         snapshot = outcome.snapshot_id
         failed += outcome.failed
         results += outcome.results

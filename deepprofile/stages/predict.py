@@ -23,7 +23,7 @@ from deepprofile.stages.devices import worker_devices
 from deepprofile.stages.extent import land_of
 from deepprofile.stages.forcing import check_inputs
 from deepprofile.stages.models import describe_model
-from deepprofile.stages.publication import publish_stage, require_all
+from deepprofile.stages.publication import forget_unplanned, publish_stage, require_all
 from deepprofile.stages.segments import LONGEST
 from deepprofile.stages.spans import (
     PredictJob,
@@ -36,12 +36,14 @@ from deepprofile.stages.spans import (
 )
 from deepprofile.stages.static import read_land
 from deepprofile.store import (
+    AllFailedError,
     JobFailure,
     Template,
     Writer,
     coefficients_template,
     done_jobs,
     open_cube,
+    open_pinned,
     planned_head,
     read_tile,
     settings_of,
@@ -66,6 +68,7 @@ def run(context: Context, longest: int = LONGEST) -> str:
     fingerprint, land = str(description["fingerprint"]), read_land(context.paths.static)
     planned_at = planned_head(url)
     groups = make_jobs(context, fingerprint, land, devices, done_jobs(url, STAGE), longest)
+    forget_unplanned(url, STAGE, [job for group in groups for job in group])
     tiles, provenance = set(recipe.tiles.land_tiles(land)), _Settings(context, devices)
     metadata = {
         "model": fingerprint,
@@ -76,19 +79,23 @@ def run(context: Context, longest: int = LONGEST) -> str:
     failed: list[JobFailure] = []
     for group in groups:
         days = _days_of(recipe, group)
-        outcome = publish_stage(
-            context,
-            url,
-            _template(recipe),
-            write_profiles,
-            group,
-            stage=STAGE,
-            what=f"profiles {day_at(days.start)} to {day_at(days.stop - 1)}",
-            n_days=days.stop - first_block(recipe).days.start,
-            metadata=metadata,
-            summarise=provenance.with_new,
-            planned_at=planned_at,
-        )
+        try:
+            outcome = publish_stage(
+                context,
+                url,
+                _template(recipe),
+                write_profiles,
+                group,
+                stage=STAGE,
+                what=f"profiles {day_at(days.start)} to {day_at(days.stop - 1)}",
+                n_days=days.stop - first_block(recipe).days.start,
+                metadata=metadata,
+                summarise=provenance.with_new,
+                planned_at=planned_at,
+            )
+        except AllFailedError as error:
+            failed += error.failed
+            continue
         planned_at = outcome.snapshot_id
         counts += [result for _, result in outcome.results]
         failed += outcome.failed
@@ -177,7 +184,7 @@ def write_profiles(writer: Writer, job: PredictJob) -> dict[int, int]:
     static = open_cube(job.static, chunks=None)
     land = read_tile(static, "land", job.tile) == 1
     rectangle = Rectangle(land, read_tile(static, "auxiliary", job.tile))
-    cube = open_cube(job.smap_l4, chunks=None)
+    cube = open_pinned(job.smap_l4, job.snapshot)
     stretch = Stretch(job.blocks, job.period, margins(model.config.window, job.max_gap), BLOCK_DAYS)
 
     def read(start: int, stop: int) -> NDArray[np.float32]:

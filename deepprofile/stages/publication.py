@@ -10,6 +10,7 @@ from deepprofile import __version__
 from deepprofile.progress import meter
 from deepprofile.stages.context import Context, FailedJobsError
 from deepprofile.store import JobFailure, Outcome, Template, WritingJob, head, publish
+from deepprofile.store.failed_runs import dismiss
 from deepprofile.store.ledger import commits_of, failed_pieces
 from deepprofile.store.transaction import Audit
 
@@ -81,6 +82,17 @@ def stages_with_failures(context: Context, chosen: Iterable[str]) -> list[str]:
     ]
 
 
+def forget_unplanned(url: str, stage: str, jobs: Iterable[WritingJob]) -> None:
+    """Let the ledger forget failures that no run can repair, as nothing plans them any more.
+
+    Args:
+        url: the cube.
+        stage: the stage that is about to run.
+        jobs: all that it has to do, of which a failed piece that is still wanted is a part.
+    """
+    dismiss(url, stage, (name for job in jobs for name in job.entries))
+
+
 def require_all(stage: str, failed: Sequence[JobFailure]) -> None:
     """Stop after a stage with failed jobs: what follows would be built on holes.
 
@@ -128,6 +140,10 @@ def publish_stage(
         metadata: more for the ledger.
         summarise: see `deepprofile.store.publish`.
         audit: see `deepprofile.store.publish`.
+
+    Raises:
+        AllFailedError: if every job failed; another group of the stage may still succeed.
+        CubeError: if the cube can't be published for another reason.
     """
     recipe = context.recipe
     with meter(context.console, what, len(jobs)) as progress:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import dropwhile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +18,9 @@ from deepprofile.stages.ingest import STAGE as INGEST
 from deepprofile.stages.ingest import place_of
 from deepprofile.stages.publication import fingerprint_of, to_retry
 from deepprofile.stages.segments import LONGEST, JobSize, smallest_share
-from deepprofile.store import head, open_cube
+from deepprofile.store import head, history, open_pinned
 from deepprofile.store.layout import BLOCK_DAYS, Block, Region, Tile, blocks
-from deepprofile.store.ledger import commits_of, done_in, noted
+from deepprofile.store.ledger import done_in, noted
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class PredictJob:
         segment: blocks that are computed together; the result doesn't depend on it but, on some
             processors, in last bits.
         fingerprints: of each block: the model, the precision and the forcing that it needs.
+        snapshot: of the cube with the forcing: that of the fingerprints, whatever is published
+            meanwhile; empty for the newest.
     """
 
     tile: Tile
@@ -54,6 +57,7 @@ class PredictJob:
     precision: str
     segment: int
     fingerprints: tuple[str, ...]
+    snapshot: str = ""
 
     @property
     def key(self) -> str:
@@ -95,9 +99,11 @@ def make_jobs(
         The jobs of each span that has any, the spans in order.
     """
     paths, recipe = context.paths, context.recipe
-    held = int(open_cube(paths.product("smap_l4"), chunks=None).sizes["time"])
+    forcing = paths.product("smap_l4")
+    snapshot = head(forcing)
+    held = int(open_pinned(forcing, snapshot).sizes["time"])
     period = recipe.period.days.start, min(recipe.period.days.stop, held)
-    inputs = _Inputs(context, fingerprint, period)
+    inputs = _Inputs(context, fingerprint, period, snapshot)
     only = to_retry(context, paths.coefficients, "predict")
 
     def is_due(tile: Tile, block: int) -> bool:
@@ -109,7 +115,8 @@ def make_jobs(
         period=period,
         model=paths.model,
         model_fingerprint=fingerprint,
-        smap_l4=paths.product("smap_l4"),
+        smap_l4=forcing,
+        snapshot=snapshot,
         static=paths.static,
         max_gap=recipe.sample.max_gap_days,
         device=recipe.predict.device,
@@ -194,10 +201,14 @@ def n_variables() -> int:
 class _Inputs:
     """Fingerprints of what a block is made from: its own inputs, whichever job makes it."""
 
-    def __init__(self, context: Context, model: str, period: tuple[int, int]) -> None:
+    def __init__(
+        self, context: Context, model: str, period: tuple[int, int], snapshot: str
+    ) -> None:
         recipe, paths = context.recipe, context.paths
         self._recipe, self._period = recipe, period
-        commits = commits_of(paths.product("smap_l4"), INGEST)
+        ledger = history(paths.product("smap_l4"))
+        shown = list(dropwhile(lambda commit: commit.snapshot_id != snapshot, ledger))
+        commits = [c for c in reversed(shown) if c.metadata.get("stage") == INGEST]
         self._forcing, self._made_of = done_in(commits), noted(commits, "made_of")
         self._band = {tile: band for band in bands(recipe.tiles) for tile in band.tiles()}
         self._of_band: dict[tuple[Region, int], str] = {}

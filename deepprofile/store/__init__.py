@@ -1,6 +1,6 @@
 """Cubes: templates, tiles and blocks, jobs, publication, reading."""
 
-from deepprofile.store.cube import open_cube
+from deepprofile.store.cube import open_cube, open_pinned
 from deepprofile.store.expire import SAFETY, Expiry, expire
 from deepprofile.store.inspect import Summary, describe, render
 from deepprofile.store.jobs import (
@@ -42,13 +42,14 @@ from deepprofile.store.repository import (
 from deepprofile.store.rounding import round_mantissa
 from deepprofile.store.snapshots import Moment, moment_of
 from deepprofile.store.template import Template
-from deepprofile.store.transaction import Outcome, PublicationError, publish
+from deepprofile.store.transaction import AllFailedError, Outcome, PublicationError, publish
 from deepprofile.store.verify import Verification, render_verification, repair, verify
 from deepprofile.store.writer import WriteError, Writer, region_of
 
 __all__ = [
     "NO_CUBE",
     "SAFETY",
+    "AllFailedError",
     "Block",
     "Commit",
     "ConflictError",
@@ -85,6 +86,7 @@ __all__ = [
     "layers_of",
     "moment_of",
     "open_cube",
+    "open_pinned",
     "planned_head",
     "publish",
     "read_cells",

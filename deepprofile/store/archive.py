@@ -12,7 +12,8 @@ from typing import Any
 import icechunk
 import zarr
 
-from deepprofile.store.ledger import ARCHIVE, Commit, commits_in, open_failures, side_session
+from deepprofile.store.ledger import ARCHIVE, Commit, commits_in, entry_of, open_failures
+from deepprofile.store.repository import MAIN
 from deepprofile.store.snapshots import was_shown
 
 _OF_THE_COMMIT = ("settings", "versions", "extent")
@@ -32,11 +33,24 @@ def keep(repository: icechunk.Repository, expiring: list[Commit]) -> None:
     """
     older = [commit for commit in commits_in(repository) if commit.expired]
     kept = fold(expiring + older)
-    session = side_session(repository, ARCHIVE)
+    session = _session(repository)
     group = zarr.open_group(session.store, mode="a")
     group.attrs["newest"] = kept[0].snapshot_id if kept else ""
     group.attrs["expired"] = int(str(group.attrs.get("expired", 0))) + len(expiring)
-    session.commit("ledger of expired snapshots", {"commits": [_entry(c) for c in kept]})
+    session.commit("ledger of expired snapshots", {"commits": [entry_of(c) for c in kept]})
+
+
+def _session(repository: icechunk.Repository) -> icechunk.Session:
+    """A session on the archive, which holds no data and begins at the first snapshot of all."""
+    if ARCHIVE not in repository.list_branches():
+        *_, root = repository.ancestry(branch=MAIN)
+        try:
+            repository.create_branch(ARCHIVE, root.id)
+        except icechunk.IcechunkError:
+            # Somebody else may have made it meanwhile, or the reply was lost.
+            if ARCHIVE not in repository.list_branches():
+                raise
+    return repository.writable_session(ARCHIVE)
 
 
 def fold(commits: list[Commit]) -> list[Commit]:
@@ -55,10 +69,29 @@ def fold(commits: list[Commit]) -> list[Commit]:
     kept = []
     first = next((c for c in reversed(commits) if was_shown(c)), None)
     for commit in commits:
+        if commit.failed_run:
+            kept += _fold_run(commit, seen, unresolved)
+            continue
         metadata, needed = _fold_one(commit.metadata, seen, unresolved, live)
         if needed or commit is first:
             kept.append(replace(commit, metadata=metadata, expired=True))
     return kept
+
+
+def _fold_run(
+    run: Commit, seen: set[tuple[str, ...]], unresolved: Mapping[str, str]
+) -> list[Commit]:
+    """A failed run with the jobs of it that no later one names; nothing where none is left."""
+    failed = _unresolved(run.metadata, seen, unresolved)
+    metadata = {"stage": run.metadata.get("stage", ""), "failed": failed}
+    return [replace(run, metadata=metadata, expired=True)] if failed else []
+
+
+def _unresolved(
+    metadata: Mapping[str, Any], seen: set[tuple[str, ...]], unresolved: Mapping[str, str]
+) -> list[Any]:
+    failed = metadata.get("failed", ())
+    return [f for f in failed if f["job"] in unresolved and _new(seen, "failed", f["job"])]
 
 
 def _fold_one(
@@ -77,7 +110,7 @@ def _fold_one(
         if key in _BY_FINGERPRINT:
             value = {own: item for own, item in value.items() if own in live}
         if key == "failed":
-            value = [f for f in value if f["job"] in unresolved and _new(seen, "failed", f["job"])]
+            value = _unresolved(metadata, seen, unresolved)
             needed |= bool(value)
         elif key in _UNIONS:
             value = [item for item in value if _new(seen, key, str(item))]
@@ -115,13 +148,3 @@ def _new(seen: set[tuple[str, ...]], *what: str) -> bool:
         return False
     seen.add(what)
     return True
-
-
-def _entry(commit: Commit) -> dict[str, Any]:
-    return {
-        "snapshot_id": commit.snapshot_id,
-        "time": commit.time.isoformat(),
-        "message": commit.message,
-        "metadata": dict(commit.metadata),
-        **({"failed_run": True} if commit.failed_run else {}),
-    }

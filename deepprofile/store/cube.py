@@ -48,6 +48,25 @@ def open_cube(
     return open_session(session_at(url, snapshot, branch=branch), url, chunks=chunks)
 
 
+def open_pinned(url: str | Path, snapshot: str) -> xr.Dataset:
+    """A cube as one of its snapshots shows it, for jobs: arrays are read when they are indexed.
+
+    The ledger is not read, as `open_cube` does to tell what an unknown snapshot may be.
+
+    Args:
+        url: local path or ``s3://bucket/prefix``.
+        snapshot: its identity; empty for the newest.
+
+    Raises:
+        NotACubeError: if there is no cube.
+        icechunk.IcechunkError: if there is no such snapshot any more.
+    """
+    if not snapshot:
+        return open_cube(url, chunks=None)
+    session = open_repository(url).readonly_session(snapshot_id=snapshot)
+    return open_session(session, url, chunks=None)
+
+
 def session_at(
     url: str | Path, snapshot: Moment | None = None, *, branch: str = MAIN
 ) -> icechunk.Session:

@@ -1,6 +1,7 @@
 """Expiring old snapshots of a cube, and deleting what only they needed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -11,9 +12,17 @@ import zarr
 from zarr.core.sync import sync
 
 from deepprofile.store.archive import keep
+from deepprofile.store.clock import store_time
+from deepprofile.store.failed_runs import tidy
 from deepprofile.store.faults import explained
 from deepprofile.store.ledger import Commit, commits_in
-from deepprofile.store.repository import CubeError, exclusive, local_path, open_repository
+from deepprofile.store.repository import (
+    ConflictError,
+    CubeError,
+    exclusive,
+    local_path,
+    open_repository,
+)
 from deepprofile.store.shard_grid import chunk_key
 from deepprofile.store.snapshots import shown_at
 from deepprofile.store.staging import drop_stale
@@ -66,19 +75,23 @@ def expire(
 
     Raises:
         NotACubeError: if there is no cube.
-        ConflictError: if somebody is publishing to a cube on a local disk.
+        ConflictError: if somebody is publishing to a cube on a local disk, or expires snapshots
+            of one in an object store at the same time.
+        StoreError: if the clock of this machine is not that of the store.
         CubeError: if the moment has no zone.
     """
     if before.tzinfo is None:
         raise CubeError(f"{before}: a moment needs its zone, such as UTC")
-    with explained(url), exclusive(url):
+    with explained(url), exclusive(url), _alone(url):
         repository = open_repository(url)
+        now = datetime.now(UTC) if dry_run else store_time(url)
         oldest, kept, out = _split(commits_in(repository), before)
         expiring = [commit for commit in out if not commit.failed_run]
-        # The reference clock of object ages is that of the store; locally it is our own.
-        age = timedelta(0) if local_path(url) is not None else safety
+        # Objects have their age by the store's clock.
+        local = local_path(url) is not None
+        age = timedelta(0) if local else safety
         if dry_run:
-            orphans = repository.garbage_collect(datetime.now(UTC) - age, dry_run=True)
+            orphans = repository.garbage_collect(now - age, dry_run=True)
             n_chunks, n_bytes = _replaced(repository, [*expiring, *kept[-1:]])
             return Expiry(
                 [commit.snapshot_id for commit in expiring],
@@ -91,8 +104,12 @@ def expire(
         drop_stale(repository, url)
         if expiring:
             keep(repository, out)
-            repository.expire_snapshots(min(commit.time for commit in kept))
-        freed = repository.garbage_collect(datetime.now(UTC) - age)
+        # Before anything expires: what a failed run was followed by is told by the commits.
+        tidy(repository)
+        if expiring:
+            shown = (commit.time for commit in kept if not commit.failed_run)
+            repository.expire_snapshots(min(shown))
+        freed = repository.garbage_collect(datetime.now(UTC) if local else now - age)
     return Expiry(
         [commit.snapshot_id for commit in expiring],
         oldest,
@@ -101,6 +118,18 @@ def expire(
         dry_run,
         age / timedelta(hours=1),
     )
+
+
+@contextmanager
+def _alone(url: str | Path) -> Iterator[None]:
+    """Raise ConflictError where somebody else changes a side branch at the same time."""
+    try:
+        yield
+    except icechunk.ConflictError as error:
+        raise ConflictError(
+            f"{url}: somebody else expires snapshots of this cube at the same time. Nothing that "
+            "is needed is lost. Wait until they have finished and run it again."
+        ) from error
 
 
 def _split(

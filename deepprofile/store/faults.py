@@ -10,7 +10,7 @@ from pathlib import Path
 import icechunk
 from dask.utils import format_bytes
 
-from deepprofile.store.messages import cause
+from deepprofile.store.messages import RESTORE, cause, is_damaged
 from deepprofile.store.repository import SILENT, StoreError, local_path
 
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -34,9 +34,14 @@ def explained(url: str | Path) -> Iterator[None]:
         raise StoreError(f"{url}: {explain(url, str(error))}") from error
 
 
-def takes_nothing(text: str) -> bool:
-    """Whether an error says that the store below a cube takes no commit at present."""
-    return any(fault.search(text) for fault in (_FULL, _TOO_LARGE, _CLOCK, SILENT))
+def takes_nothing(error: str) -> bool:
+    """Whether the error of a job says that the store below a cube takes no commit at present.
+
+    Args:
+        error: type and message. Only what Icechunk says counts: a granule may have a timeout, too.
+    """
+    of_the_store = error.startswith(icechunk.IcechunkError.__name__)
+    return of_the_store and any(f.search(error) for f in (_FULL, _TOO_LARGE, _CLOCK, SILENT))
 
 
 def explain(url: str | Path, text: str) -> str:
@@ -62,6 +67,8 @@ def explain(url: str | Path, text: str) -> str:
             f"the clock of this machine can't be right: {reason}. Snapshots must be in the order "
             "of time. Set the clock (NTP) and run the stage again; nothing was published."
         )
+    if is_damaged(text):
+        return f"metadata of this cube are damaged or gone: {reason}. {RESTORE}"
     return (
         f"the store failed: {reason}. Readers see the last publication. Run the stage again when "
         "the store answers; what is published will not be repeated."

@@ -13,9 +13,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from deepprofile.store.faults import explained
 from deepprofile.store.layout import BLOCK_DAYS, Region, day_at
 from deepprofile.store.ledger import Commit, commits_in, open_failures
-from deepprofile.store.pieces import Pieces
+from deepprofile.store.pieces import Pieces, count_pieces
 from deepprofile.store.repository import MAIN, open_group, open_repository
 from deepprofile.store.shard_grid import (
     PLACE,
@@ -110,13 +111,19 @@ def describe(url: str | Path) -> Summary:
 
     Raises:
         NotACubeError: if there is no cube.
+        StoreError: if its metadata are damaged or the store fails.
     """
+    with explained(url):
+        return _describe(url)
+
+
+def _describe(url: str | Path) -> Summary:
     repository = open_repository(url)
+    commits = commits_in(repository)
     session = repository.readonly_session(MAIN)
     group = open_group(session.store, url)
     arrays = data_arrays(group)
     shards = {name: present_shards(session, name) for name in arrays}
-    commits = commits_in(repository)
     stored = repository.chunk_storage_stats()
     predicted = newest_with("model", commits)
     since = Pieces(group, commits).since
@@ -142,7 +149,7 @@ def describe(url: str | Path) -> Summary:
             if position not in shards[name]
         ],
         stored_bytes=stored.native_bytes + stored.inlined_bytes,
-        pieces=_pieces(commits),
+        pieces=count_pieces(commits),
         failures=open_failures(commits),
         set_aside=_distinct(
             granule for c in commits for granule in c.metadata.get("set_aside", ())
@@ -168,25 +175,6 @@ def render(summary: Summary) -> RenderableType:
     )
     parts += _listing("Days with too few time steps", summary.short_days)
     return Group(*parts, _history_table(summary.commits))
-
-
-def _pieces(commits: list[Commit]) -> dict[str, tuple[int, int]]:
-    """Of each stage, the pieces that are done and all that the ledger knows."""
-    done: dict[str, set[str]] = {}
-    known: dict[str, set[str]] = {}
-    for commit in reversed(commits):
-        stage = str(commit.metadata.get("stage", ""))
-        names = {key: set(commit.metadata.get(key, ())) for key in ("done", "withdrawn")}
-        failed = {
-            name
-            for failure in commit.metadata.get("failed", ())
-            for name in failure.get("entries", [failure["job"]])
-        }
-        held = done.setdefault(stage, set())
-        held -= names["withdrawn"]
-        held |= names["done"]
-        known.setdefault(stage, set()).update(names["done"], names["withdrawn"], failed)
-    return {stage: (len(done[stage]), len(known[stage])) for stage in sorted(known) if known[stage]}
 
 
 def _distinct(granules: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -81,6 +81,11 @@ class JobFailure:
     traceback: str
 
 
+def without_workers(failure: JobFailure) -> bool:
+    """Whether a job failed as no worker was left to run it."""
+    return failure.error.startswith("NoWorkerError")
+
+
 class JobError(ValueError):
     """Jobs that can't be run as they are."""
 
@@ -218,6 +223,16 @@ def _failure(job: Job, future: Future[Any]) -> JobFailure:
         return JobFailure(job, f"the task was {future.status}", "")
     error = future.exception()
     lines = traceback.format_tb(future.traceback())
-    # The messages of the store come with its trace of calls.
-    text = cause(str(error)) if isinstance(error, IcechunkError) else str(error)
-    return JobFailure(job, f"{type(error).__name__}: {text}", "".join(lines))
+    return JobFailure(job, f"{type(error).__name__}: {_text_of(error)}", "".join(lines))
+
+
+def _text_of(error: BaseException | None) -> str:
+    """The message of an error, the same whenever the same happens."""
+    if isinstance(error, IcechunkError):  # comes with the store's trace of calls
+        return cause(str(error))
+    if isinstance(error, KilledWorker):  # names a random key and the worker's address
+        return (
+            f"{error.allowed_failures + 1} workers died while they ran it. They may have had too "
+            "little memory; the log of the last one may say more."
+        )
+    return str(error)

@@ -1,6 +1,6 @@
 """The ledger of a cube: its commit log says what was done, by which stage, and what failed."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +13,11 @@ from deepprofile.store.repository import MAIN, NotACubeError, open_repository
 ARCHIVE = "ledger"
 """The branch whose head keeps what the ledger needs of snapshots that have expired."""
 FAILED_RUNS = "failures"
-"""The branch whose commits name the jobs of runs that published nothing, as every job failed."""
+"""The branch whose head names the jobs of runs that published nothing, as every job failed."""
+AFTER = "after"
+"""Key of a failed run: the snapshot that ``main`` showed meanwhile."""
+OBSOLETE = "obsolete"
+"""Key of a failed run: names of pieces that failed before, and that no run makes any more."""
 NO_CUBE = ""
 """What `planned_head` says of a place where there is no cube."""
 
@@ -63,7 +67,8 @@ def planned_head(url: str | Path) -> str:
 def history(url: str | Path) -> list[Commit]:
     """The commits that readers of a cube see, the newest first; expired ones come last.
 
-    Between them stand, by time, runs that published nothing, as every job failed.
+    Runs that published nothing, as every job failed, stand next to the commit that ``main`` showed
+    meanwhile, on its newer side.
 
     Raises:
         NotACubeError: if there is no cube.
@@ -73,45 +78,64 @@ def history(url: str | Path) -> list[Commit]:
 
 def commits_in(repository: icechunk.Repository) -> list[Commit]:
     """The commits of an open cube, see `history`."""
-    commits, branches = _commits_on(repository, MAIN), repository.list_branches()
-    if FAILED_RUNS in branches:
-        runs = [replace(c, failed_run=True) for c in _commits_on(repository, FAILED_RUNS)]
-        commits = sorted(commits + runs, key=lambda commit: commit.time, reverse=True)
-    known = {commit.snapshot_id for commit in commits}
-    kept = _archived(repository) if ARCHIVE in branches else []
-    return commits + [commit for commit in kept if commit.snapshot_id not in known]
-
-
-def side_session(repository: icechunk.Repository, branch: str) -> icechunk.Session:
-    """A session on a branch that holds no data and begins at the first snapshot of all."""
-    if branch not in repository.list_branches():
-        *_, root = repository.ancestry(branch=MAIN)
-        repository.create_branch(branch, root.id)
-    return repository.writable_session(branch)
-
-
-def _commits_on(repository: icechunk.Repository, branch: str) -> list[Commit]:
-    return [
+    on_main = [
         Commit(entry.id, entry.written_at, entry.message, entry.metadata)
-        for entry in repository.ancestry(branch=branch)
+        for entry in repository.ancestry(branch=MAIN)
         if entry.parent_id is not None
     ]
+    archived = [replace(commit, expired=True) for commit in listed_on(repository, ARCHIVE)]
+    return arranged(on_main, listed_on(repository, FAILED_RUNS), archived)
 
 
-def _archived(repository: icechunk.Repository) -> list[Commit]:
-    """What is kept of expired commits, the newest first."""
-    newest = repository.lookup_snapshot(repository.lookup_branch(ARCHIVE))
+def arranged(
+    on_main: Sequence[Commit], runs: Sequence[Commit], archived: Sequence[Commit]
+) -> list[Commit]:
+    """Commits of three branches in one order, that of ``main``; no clock counts.
+
+    Args:
+        on_main: what ``main`` shows, the newest first, as all three.
+        runs: failed runs. One whose commit of ``main`` has expired stands in the archive.
+        archived: what is kept of expired commits.
+    """
+    shown = {commit.snapshot_id for commit in on_main}
+    placed = [run for run in runs if run.metadata.get(AFTER) in shown]
+    known = shown | {run.snapshot_id for run in placed}
+    older = [commit for commit in archived if commit.snapshot_id not in known]
+    known |= {commit.snapshot_id for commit in older}
+    adrift = [run for run in runs if run.snapshot_id not in known]
+    at: dict[str, list[Commit]] = {}
+    for run in placed:
+        at.setdefault(run.metadata[AFTER], []).append(run)
+    newer = [c for commit in on_main for c in (*at.get(commit.snapshot_id, ()), commit)]
+    return [*newer, *adrift, *older]
+
+
+def listed_on(repository: icechunk.Repository, branch: str) -> list[Commit]:
+    """The commits that the head of a side branch lists, the newest first; none without it."""
+    if branch not in repository.list_branches():
+        return []
+    newest = repository.lookup_snapshot(repository.lookup_branch(branch))
     return [
         Commit(
             entry["snapshot_id"],
             datetime.fromisoformat(entry["time"]),
             entry["message"],
             entry["metadata"],
-            expired=True,
             failed_run=entry.get("failed_run", False),
         )
         for entry in newest.metadata.get("commits", ())
     ]
+
+
+def entry_of(commit: Commit) -> dict[str, Any]:
+    """A commit as the head of a side branch lists it."""
+    return {
+        "snapshot_id": commit.snapshot_id,
+        "time": commit.time.isoformat(),
+        "message": commit.message,
+        "metadata": dict(commit.metadata),
+        **({"failed_run": True} if commit.failed_run else {}),
+    }
 
 
 def done_jobs(url: str | Path, stage: str) -> dict[str, str]:
@@ -196,4 +220,5 @@ def _failures(commits: list[Commit]) -> tuple[dict[str, str], dict[str, set[str]
             missing[failure["job"]] = set(failure.get("entries", [failure["job"]]))
         for names in missing.values():
             names.difference_update(commit.metadata.get("done", ()))
+            names.difference_update(commit.metadata.get(OBSOLETE, ()))
     return failures, missing

@@ -1,6 +1,25 @@
 """What the store below a cube says."""
 
+import re
+
 from deepprofile.urls import redacted
+
+_DAMAGED = re.compile(
+    r"incomplete frame|data corruption|cannot serialize|deserializ|invalid.{0,20}(header|file)"
+    r"|session error: I/O error|snapshot not found"
+    r"|(snapshots|manifests|transactions)/\w+ not found",
+    re.IGNORECASE,
+)
+RESTORE = (
+    "Bring the objects below its folders refs, snapshots and manifests back from a copy; or open "
+    "an older snapshot, or remove the cube and run its stage again."
+)
+"""What to do where metadata are damaged."""
+
+
+def is_damaged(text: str) -> bool:
+    """Whether the store says that metadata of its own are cut off, changed or gone."""
+    return _DAMAGED.search(text) is not None
 
 
 def cause(text: str) -> str:

@@ -1,14 +1,14 @@
 """From the names of pieces in the ledger to the shards that they hold, and back."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import zarr
 
 from deepprofile.store.layout import TILE_COLUMNS, TILE_ROWS
-from deepprofile.store.ledger import Commit
+from deepprofile.store.ledger import OBSOLETE, Commit
 from deepprofile.store.shard_grid import Place
 from deepprofile.store.template import array_of, dimension_names
 from deepprofile.store.writer import Shard, region_of
@@ -50,7 +50,8 @@ class Pieces:
         self._done: set[Piece] = set()
         self.tiles: set[tuple[int, int]] = set()
         for commit in reversed(list(commits)):
-            self._add(commit.metadata)
+            if not commit.failed_run:  # what it names may never have been, and need not be, there
+                self._add(commit.metadata)
 
     def of(self, shard: Shard) -> Piece | None:
         """The piece that a shard belongs to, as far as the ledger knows it."""
@@ -133,6 +134,26 @@ class Pieces:
         elif rows:
             for row in range(int(rows[1]), int(rows[2])):
                 self._at.update({(row, column, index): piece for column in self._columns})
+
+
+def count_pieces(commits: Sequence[Commit]) -> dict[str, tuple[int, int]]:
+    """Of each stage, the pieces that are done and all that it knows; commits newest first."""
+    done: dict[str, set[str]] = {}
+    known: dict[str, set[str]] = {}
+    for commit in reversed(commits):
+        stage = str(commit.metadata.get("stage", ""))
+        names = {key: set(commit.metadata.get(key, ())) for key in ("done", "withdrawn")}
+        failed = {
+            name
+            for failure in commit.metadata.get("failed", ())
+            for name in failure.get("entries", [failure["job"]])
+        }
+        held = done.setdefault(stage, set())
+        held -= names["withdrawn"]
+        held |= names["done"]
+        known.setdefault(stage, set()).update(names["done"], names["withdrawn"], failed)
+        known[stage] -= set(commit.metadata.get(OBSOLETE, ())) - held
+    return {stage: (len(done[stage]), len(known[stage])) for stage in sorted(known) if known[stage]}
 
 
 def _gridded(group: zarr.Group) -> bool:

@@ -25,6 +25,7 @@ from zarr.storage import MemoryStore
 
 from deepprofile.places import filesystem, local_path, redacted
 from deepprofile.store.cube import session_at
+from deepprofile.store.faults import explained
 from deepprofile.store.jobs import Progress, run_jobs
 from deepprofile.store.messages import cause
 from deepprofile.store.repository import CubeError, open_group, open_repository
@@ -88,7 +89,20 @@ def copy_plain(
         NotACubeError: if there is no cube.
         CubeError: if there is no such snapshot, something lies at ``output``, or a shard can't be
             read or written.
+        StoreError: if the cube's metadata are damaged or the store fails.
     """
+    with explained(url):
+        return _copy_plain(url, output, client, snapshot, overwrite, on_progress)
+
+
+def _copy_plain(
+    url: str | Path,
+    output: str | Path,
+    client: Client,
+    snapshot: Moment | None,
+    overwrite: bool,
+    on_progress: Progress | None,
+) -> PlainCopy:
     session = session_at(url, snapshot)
     group = open_group(session.store, url)
     keys = [

@@ -12,7 +12,7 @@ import zarr
 from filelock import FileLock, Timeout
 
 from deepprofile import places
-from deepprofile.store.messages import cause
+from deepprofile.store.messages import RESTORE, cause, is_damaged
 from deepprofile.store.presence import is_there
 from deepprofile.store.template import KIND, VERSION, Template
 
@@ -124,6 +124,9 @@ def _check_bucket(url: str | Path) -> None:
 
 
 def _unreachable(url: str | Path, error: icechunk.IcechunkError) -> CubeError:
+    if is_damaged(str(error)):
+        damage = f"metadata of this cube are damaged or gone: {cause(str(error))}"
+        return StoreError(f"{url}: {damage}. {RESTORE}")
     silent = SILENT.search(str(error)) is not None
     try:
         places.check_bucket(url)
@@ -170,7 +173,12 @@ def open_group(store: icechunk.IcechunkStore, url: str | Path) -> zarr.Group:
     try:
         group = zarr.open_group(store, mode="r" if store.read_only else "r+")
     except FileNotFoundError as error:
-        raise NotACubeError(f"{url}: the repository is empty. Run its stage again.") from error
+        if store.session.snapshot_id == FIRST:
+            raise NotACubeError(f"{url}: the repository is empty. Run its stage again.") from error
+        raise NotACubeError(
+            f"{url}: the snapshot {store.session.snapshot_id} can't be read, or holds no cube. If "
+            f"this was a cube, its metadata are damaged. {RESTORE}"
+        ) from error
     if KIND not in group.attrs or VERSION not in group.attrs:
         found = ", ".join(sorted(group.attrs)) or "none"
         raise NotACubeError(

@@ -19,9 +19,16 @@ from distributed import Client
 
 from deepprofile.store.commit import commit, move_main
 from deepprofile.store.cube import open_session
-from deepprofile.store.failed_runs import note_failed_run, record_of
-from deepprofile.store.faults import explain, explained
-from deepprofile.store.jobs import Job, JobFailure, Progress, WritingJob, run_jobs
+from deepprofile.store.failed_runs import describe_failures, note_failed_run, record_of
+from deepprofile.store.faults import explained, takes_nothing
+from deepprofile.store.jobs import (
+    Job,
+    JobFailure,
+    Progress,
+    WritingJob,
+    run_jobs,
+    without_workers,
+)
 from deepprofile.store.layout import BLOCK_DAYS, day_at
 from deepprofile.store.ledger import NO_CUBE
 from deepprofile.store.repository import (
@@ -47,6 +54,18 @@ Audit = Callable[[xr.Dataset], Iterable[str]]
 
 class PublicationError(CubeError):
     """A publication that did not take place; readers see what they saw before."""
+
+
+class AllFailedError(PublicationError):
+    """Every job of a publication failed, and another publication may still succeed.
+
+    Attributes:
+        failed: the jobs.
+    """
+
+    def __init__(self, message: str, failed: list[JobFailure]) -> None:
+        super().__init__(message)
+        self.failed = failed
 
 
 @dataclass(frozen=True)
@@ -120,8 +139,9 @@ def publish(
         The outcome. Jobs that failed are in it and in the commit log; the rest is published.
 
     Raises:
-        PublicationError: if every job failed or the audit found something wrong; ``main`` has
-            not moved.
+        AllFailedError: if every job failed; ``main`` has not moved.
+        PublicationError: if the audit found something wrong, or every job failed as the store
+            takes nothing or no workers are left; ``main`` has not moved.
         ConflictError: if somebody else is publishing or has published meanwhile; ``main`` shows
             theirs.
         LayoutMismatchError: if the cube exists with another template.
@@ -146,8 +166,8 @@ def publish(
                 on_done=on_progress,
             )
             if failed and not written:
-                noted = note_failed_run(repository, message, metadata, failed)
-                raise PublicationError(_all_failed(url, failed, noted))
+                noted = note_failed_run(repository, head, message, metadata, failed)
+                raise _all_failed(url, failed, noted)
             _check_owners(url, written)
             results = [(job, part.result) for job, part in written]
             ledger = {
@@ -218,19 +238,11 @@ def _extend(
     return extent
 
 
-def _all_failed(url: str | Path, failed: Sequence[JobFailure], noted: bool) -> str:
-    reason = failed[0].error
-    if reason.startswith(icechunk.IcechunkError.__name__):
-        reason = explain(url, reason)
-    advice = (
-        "Run the stage again to repeat them, with --retry-failed them alone; `deepprofile inspect` "
-        "lists them."
-    )
-    return (
-        f"{url}: all {len(failed)} jobs failed, nothing was published. "
-        f"The first, {failed[0].job.key}: {reason}\n{failed[0].traceback}"
-        + (advice if noted else "")
-    )
+def _all_failed(url: str | Path, failed: list[JobFailure], noted: bool) -> PublicationError:
+    message = describe_failures(url, failed, noted)
+    if any(takes_nothing(failure.error) or without_workers(failure) for failure in failed):
+        return PublicationError(message)
+    return AllFailedError(message, failed)
 
 
 def _check_owners(url: str | Path, written: list[tuple[Any, _Written]]) -> None:

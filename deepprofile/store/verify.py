@@ -18,6 +18,7 @@ from deepprofile.store.cube import session_at
 from deepprofile.store.faults import explained
 from deepprofile.store.jobs import Progress, run_jobs
 from deepprofile.store.ledger import commits_in
+from deepprofile.store.messages import cause
 from deepprofile.store.pieces import Piece, Pieces
 from deepprofile.store.repository import MAIN, ConflictError, exclusive, open_group, open_repository
 from deepprofile.store.shard_check import Checked, CheckJob, check_shards
@@ -104,10 +105,18 @@ def verify(
 
     Raises:
         NotACubeError: if there is no cube.
+        StoreError: if its metadata are damaged or the store fails, so that nothing can be checked.
     """
+    with explained(url):
+        return _verify(url, client, quick, on_progress)
+
+
+def _verify(
+    url: str | Path, client: Client, quick: bool, on_progress: Progress | None
+) -> Verification:
+    commits = commits_in(open_repository(url))
     session = session_at(url)
     group = open_group(session.store, url)
-    commits = commits_in(open_repository(url))
     problems = _coordinates(session, group)
     if problems:
         return Verification(str(url), session.snapshot_id, quick, [], problems)
@@ -191,10 +200,11 @@ def _coordinates(session: icechunk.Session, group: zarr.Group) -> list[Problem]:
         try:
             _ = array_of(group, name)[...]
         except (icechunk.IcechunkError, ValueError, RuntimeError) as error:
-            text = str(error).strip().splitlines()[0]
             advice = "open an older snapshot, or write the cube anew in another place"
             problems.append(
-                Problem(None, f"coordinate {name}", f"can't be read: {text}", None, advice)
+                Problem(
+                    None, f"coordinate {name}", f"can't be read: {cause(str(error))}", None, advice
+                )
             )
     return problems
 
