@@ -44,6 +44,7 @@ from deepprofile.store import (
     read_tile,
     smap_l4_template,
 )
+from deepprofile.store.jobs import workers_of
 from deepprofile.store.layout import BLOCK_DAYS, Block, Region, Tile
 from deepprofile.store.repository import MAIN, open_group, open_or_create
 from deepprofile.store.template import extend
@@ -93,7 +94,7 @@ def measure_on(client: Client, folder: str | None = None, on_step: OnStep | None
     told = on_step or (lambda done, name: None)
     alone: dict[str, float] = {}
     busy: dict[str, float] = {}
-    workers = sorted(client.scheduler_info(n_workers=-1)["workers"])
+    workers = sorted(workers_of(client))
     for done, (kind, function) in enumerate(PER_CORE.items()):
         told(done, kind)
         alone[kind] = _mean(client, function, folder, workers[:1])

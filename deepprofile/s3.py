@@ -92,7 +92,12 @@ def _s3_client(process: int, settings: int) -> Any:
 @functools.cache
 def _s3_class() -> Any:
     try:
-        from botocore.exceptions import BotoCoreError, HTTPClientError, NoCredentialsError
+        from botocore.exceptions import (
+            BotoCoreError,
+            ConnectionError,
+            HTTPClientError,
+            NoCredentialsError,
+        )
         from fsspec.asyn import sync_wrapper
         from s3fs import S3FileSystem
     except ImportError:
@@ -107,7 +112,7 @@ def _s3_class() -> Any:
                 return await super()._call_s3(method, *args, **options)
             except NoCredentialsError:
                 raise DeniedError(_no_credentials(where)) from None
-            except HTTPClientError as error:
+            except (ConnectionError, HTTPClientError) as error:
                 raise UnreachableError(_unreachable(where, error)) from None
             except BotoCoreError as error:
                 raise DeniedError(_misset(where, error)) from None

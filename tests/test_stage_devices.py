@@ -105,7 +105,8 @@ def test_all_workers_follow_what_was_settled_before_the_first_stage(monkeypatch)
         return by_address(PROCESSORS if device == "cpu" else SHARED)
 
     workers = {address: {"memory_limit": 0, "nthreads": 1} for address in by_address(SHARED)}
-    client = SimpleNamespace(run=answer, scheduler_info=lambda n_workers: {"workers": workers})
+    scheduler = SimpleNamespace(identity=lambda n_workers: {"workers": workers})
+    client = SimpleNamespace(run=answer, scheduler=scheduler, sync=lambda f, **given: f(**given))
     context = Context(load_recipe(DEMO), client, Console(record=True, width=1000))
     monkeypatch.setattr(chain, "module_of", stage)
     chain.run(["train", "predict"], context)

@@ -7,6 +7,7 @@ import pytest
 from distributed import Client
 
 from deepprofile.store import JobError, check_memory, run_jobs
+from deepprofile.store.jobs import workers_of
 
 
 @dataclass(frozen=True)
@@ -129,3 +130,18 @@ def test_the_memory_of_a_worker_counts_once_whatever_its_threads():
         check_memory(client, 2**29, "rounding", worker_memory=2**31)
         with pytest.raises(JobError, match=r"512.00 MiB a job and 2.50 GiB a worker, .* 4 threads"):
             check_memory(client, 2**29, "rounding", worker_memory=5 * 2**29)
+
+
+def test_workers_are_known_whatever_the_client_asks_meanwhile(client):
+    """The client's own refresh, every two seconds, asks for the totals alone."""
+    refresh = client._periodic_callbacks["scheduler-info"]
+    before = refresh.callback_time
+    refresh.stop()
+    refresh.callback_time = 1  # ms
+    refresh.start()
+    try:
+        assert {len(workers_of(client)) for _ in range(50)} == {2}
+    finally:
+        refresh.stop()
+        refresh.callback_time = before
+        refresh.start()

@@ -6,7 +6,7 @@ from distributed import Client
 
 from deepprofile.model.streaming import Stretch
 from deepprofile.stages.context import StageError
-from deepprofile.store.jobs import NO_WORKERS
+from deepprofile.store.jobs import NO_WORKERS, workers_of
 from deepprofile.store.layout import BLOCK_DAYS, TILE_CELLS
 
 LONGEST = 12
@@ -86,7 +86,7 @@ def smallest_share(client: Client, worker_memory: int) -> float | None:
     Raises:
         StageError: if there is no worker.
     """
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    workers = workers_of(client).values()
     if not workers:
         raise StageError(NO_WORKERS)
     shares = [

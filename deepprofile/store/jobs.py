@@ -150,6 +150,16 @@ def run_jobs(
     return done, failed
 
 
+def workers_of(client: Client) -> dict[str, dict[str, Any]]:
+    """What the scheduler says of each worker, by its address.
+
+    ``Client.scheduler_info`` sometimes says that there are none: every two seconds the client asks
+    for the totals alone, and the two answers have one place.
+    """
+    assert client.scheduler is not None, "a client has a scheduler from its start on"
+    return dict(client.sync(client.scheduler.identity, n_workers=-1)["workers"])
+
+
 def check_memory(client: Client, needed: int, what: str, *, worker_memory: int = 0) -> None:
     """Refuse jobs that can't fit into the workers, before any is started.
 
@@ -163,7 +173,7 @@ def check_memory(client: Client, needed: int, what: str, *, worker_memory: int =
         JobError: if a worker's memory limit is less than the worker and a job for each of its
             threads take, or there is no worker.
     """
-    workers = client.scheduler_info(n_workers=-1)["workers"]
+    workers = workers_of(client)
     if not workers:
         raise JobError(f"{what}: {NO_WORKERS}")
     for address, worker in workers.items():
