@@ -132,16 +132,13 @@ def test_the_memory_of_a_worker_counts_once_whatever_its_threads():
             check_memory(client, 2**29, "rounding", worker_memory=5 * 2**29)
 
 
-def test_workers_are_known_whatever_the_client_asks_meanwhile(client):
-    """The client's own refresh, every two seconds, asks for the totals alone."""
-    refresh = client._periodic_callbacks["scheduler-info"]
-    before = refresh.callback_time
-    refresh.stop()
-    refresh.callback_time = 1  # ms
-    refresh.start()
-    try:
-        assert {len(workers_of(client)) for _ in range(50)} == {2}
-    finally:
-        refresh.stop()
-        refresh.callback_time = before
-        refresh.start()
+def test_workers_are_known_whatever_the_client_asks_meanwhile(client, monkeypatch):
+    """The client's own refresh, every two seconds, leaves the totals alone in its memory."""
+    client.sync(client._update_scheduler_info)
+
+    async def refreshed(n_workers=0):
+        pass
+
+    monkeypatch.setattr(client, "_update_scheduler_info", refreshed)
+    assert not client.scheduler_info(n_workers=-1)["workers"]
+    assert len(workers_of(client)) == 2
