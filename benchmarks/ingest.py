@@ -19,8 +19,7 @@ import argparse
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from dask.utils import format_bytes
 from distributed import Client, LocalCluster
 from full_size import FIELDS, land, write_days
 from h5py import h5d, h5s
+from slow_store import slow_store
 
 from deepprofile import grid
 from deepprofile.benchmark import committed_writer, make_cube
@@ -98,21 +98,6 @@ def compare(calls: dict[str, Callable[[], object]], megabytes: float, turns: int
         )
 
 
-@contextmanager
-def object_store(latency: float) -> Iterator[str]:
-    """A bucket of a server on this machine, each of whose replies comes so much later."""
-    from deepprofile.testing.object_store import active, serve
-    from deepprofile.testing.proxy import proxy_before
-
-    with serve() as store:
-        store.create_bucket("granules")
-        with proxy_before(store.endpoint) if latency else nullcontext(store) as server:
-            if latency:
-                server.latency = latency
-            with active({**store.environment, "AWS_ENDPOINT_URL": server.endpoint}):
-                yield "s3://granules/smap_l4"
-
-
 def read_speed(folder: Path, n_days: int, turns: int, remote: bool) -> None:
     """Compare ``read_daily`` with the floor, locally and from an object store."""
     paths, product = write_days(folder, FIRST, n_days), SmapL4()
@@ -135,7 +120,8 @@ def read_speed(folder: Path, n_days: int, turns: int, remote: bool) -> None:
         compare(local, megabytes, turns)
         return
     for latency in LATENCIES:
-        with object_store(latency) as url:
+        with slow_store("granules", latency) as bucket:
+            url = f"{bucket}/smap_l4"
             filesystem = fsspec.filesystem("s3", skip_instance_cache=True)
             for path in paths:
                 filesystem.put_file(str(path), f"{url}/{path.name}".removeprefix("s3://"))

@@ -18,14 +18,14 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 
 import numpy as np
 import s3fs
 import xarray as xr
 import zarr
 from dask.utils import format_bytes
+from slow_store import slow_store
 
 from deepprofile.benchmark import TILE, committed_writer, forcing_template, make_cube
 from deepprofile.benchmark import smooth_fields as fields_of
@@ -129,22 +129,6 @@ def compare(folder: str, values: np.ndarray, turns: int) -> None:
             print(f"  {what:6} {name:22} {taken:6.2f} s  {rate}/s  {ratio}", flush=True)
 
 
-@contextmanager
-def object_store(latency: float) -> Iterator[str]:
-    """A bucket of a server on this machine, each of whose replies comes so much later."""
-    from deepprofile.testing.object_store import active, serve
-    from deepprofile.testing.proxy import proxy_before
-
-    with serve() as store:
-        store.create_bucket("benchmark")
-        with proxy_before(store.endpoint) if latency else nullcontext(store) as server:
-            if latency:
-                server.latency = latency
-            s3fs.S3FileSystem.clear_instance_cache()  # the peer's client of an earlier server
-            with active({**store.environment, "AWS_ENDPOINT_URL": server.endpoint}):
-                yield "s3://benchmark/store"
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -158,7 +142,9 @@ def main() -> None:
     if given.s3:
         for latency in given.latency:
             print(f"S3 on this machine, {1000 * latency:.0f} ms added to each request")
-            with object_store(latency) as url:
+            with slow_store("benchmark", latency) as bucket:
+                s3fs.S3FileSystem.clear_instance_cache()  # the peer's client of an earlier server
+                url = f"{bucket}/store"
                 compare(url, values, given.turns)
         return
     folder = tempfile.mkdtemp(dir=given.folder)

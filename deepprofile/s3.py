@@ -65,10 +65,11 @@ def s3_settings() -> S3Settings:
 
 def s3_filesystem() -> Any:
     """One client for each process and environment: other credentials are another client."""
-    return _s3_client(os.getpid(), _environment())
+    return _s3_client(os.getpid(), s3_environment())
 
 
-def _environment() -> int:
+def s3_environment() -> int:
+    """A number that tells one set of AWS variables from another."""
     return hash(frozenset((k, v) for k, v in os.environ.items() if k.startswith("AWS_")))
 
 
@@ -149,7 +150,7 @@ def s3_ranges(path: str, starts: Sequence[int], stops: Sequence[int]) -> list[by
     bucket, key = path.split("/", 1)
     where = f"s3://{bucket}"
     try:
-        store = _range_reader(os.getpid(), _environment(), bucket)
+        store = _range_reader(os.getpid(), s3_environment(), bucket)
         return obstore.get_ranges(store, key, starts=starts, ends=stops, coalesce=0)  # type: ignore[return-value]
     except FileNotFoundError:
         raise FileNotFoundError(f"s3://{path}: there is no such file") from None

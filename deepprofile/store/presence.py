@@ -20,8 +20,7 @@ def is_there(storage: icechunk.Storage, url: str | Path) -> bool:
         UnreachableError: if the store does not answer.
         icechunk.IcechunkError: if it refuses.
     """
-    settings = frozenset((k, v) for k, v in os.environ.items() if k.startswith("AWS_"))
-    _check_answers(os.getpid(), hash(settings), urlsplit(str(url)).netloc)
+    _check_answers(os.getpid(), places.s3_environment(), urlsplit(str(url)).netloc)
     return icechunk.Repository.exists(storage)
 
 
