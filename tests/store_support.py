@@ -86,15 +86,15 @@ def _inject(job: BlockJob) -> None:
         raise RuntimeError("only the first time")
 
 
-def publish_all(client, url, work, **metadata):
+def publish_all(client, url, work, n_days=N_DAYS, **metadata):
     """Publish jobs as the stage ingest does; the new snapshot."""
     return publish(
         url,
         template(),
-        N_DAYS,
+        n_days,
         write_block,
         work,
         client=client,
-        message="ingest",
+        message="ingest era5",
         metadata={"stage": "ingest", **metadata},
     ).snapshot_id

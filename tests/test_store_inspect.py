@@ -2,31 +2,17 @@ from datetime import UTC, date, datetime
 
 import pytest
 from rich.console import Console
-from store_support import LAYERS, N_DAYS, REGION, jobs, template, write_block
+from store_support import LAYERS, N_DAYS, REGION, jobs, publish_all
 
 from deepprofile.store import (
     Commit,
     NotACubeError,
     describe,
-    publish,
     render,
     samples_template,
 )
 from deepprofile.store.ledger import open_failures
 from deepprofile.store.repository import open_or_create
-
-
-def write(client, url, work, **metadata):
-    return publish(
-        url,
-        template(),
-        N_DAYS,
-        write_block,
-        work,
-        client=client,
-        message="ingest era5",
-        metadata={"stage": "ingest", **metadata},
-    )
 
 
 def text_of(summary):
@@ -39,7 +25,7 @@ def text_of(summary):
 
 def test_a_full_cube(client, tmp_path):
     url = str(tmp_path / "era5")
-    write(client, url, jobs())
+    publish_all(client, url, jobs())
     summary = describe(url)
     assert (summary.kind, summary.region) == ("era5_land", REGION)
     assert summary.days == (date(2015, 3, 31), date(2015, 5, 9))
@@ -56,14 +42,14 @@ def test_a_full_cube(client, tmp_path):
 def test_holes_failures_and_granules_set_aside(client, tmp_path):
     url = str(tmp_path / "era5")
     work = [*jobs()[:3], *jobs(fault="always")[3:]]
-    write(client, url, work, set_aside=[{"url": "s3://b/x.nc4", "reason": "truncated"}])
+    publish_all(client, url, work, set_aside=[{"url": "s3://b/x.nc4", "reason": "truncated"}])
     summary = describe(url)
     assert summary.holes == [("n_steps", (1, 0, 1)), ("soil_moisture", (1, 0, 0, 1))]
     assert list(summary.failures) == [work[3].key]
     text = text_of(summary)
     for expected in ("era5_land", "75.0 %", "Holes: 2", "this granule is broken", "truncated"):
         assert expected in text
-    write(client, url, jobs()[3:])
+    publish_all(client, url, jobs()[3:])
     summary = describe(url)
     assert summary.holes == []
     assert summary.failures == {}
@@ -90,7 +76,7 @@ def test_a_failure_is_forgotten_when_other_jobs_have_written_all_its_pieces():
 
 def test_tiles_that_were_never_written_are_no_holes(client, tmp_path):
     url = str(tmp_path / "era5")
-    write(client, url, [job for job in jobs() if job.tile.column == 59])
+    publish_all(client, url, [job for job in jobs() if job.tile.column == 59])
     summary = describe(url)
     assert summary.holes == []
     assert all(array.percent == 50.0 for array in summary.arrays)
@@ -99,7 +85,7 @@ def test_tiles_that_were_never_written_are_no_holes(client, tmp_path):
 def test_tiles_without_land_are_named_and_not_counted(client, tmp_path):
     url = str(tmp_path / "coefficients")
     here = [job for job in jobs() if job.tile.column == 59]
-    write(client, url, here, without_land=["28 60"], model="c0ffee", precision="float32")
+    publish_all(client, url, here, without_land=["28 60"], model="c0ffee", precision="float32")
     summary = describe(url)
     assert summary.without_land == ["28 60"]
     assert (summary.model, summary.precision) == ("c0ffee", "float32")
@@ -112,7 +98,7 @@ def test_tiles_without_land_are_named_and_not_counted(client, tmp_path):
 
 def test_tiles_with_land_of_which_nothing_was_written_are_holes(client, tmp_path):
     url = str(tmp_path / "coefficients")
-    write(client, url, [job for job in jobs() if job.tile.column == 59], without_land=[])
+    publish_all(client, url, [job for job in jobs() if job.tile.column == 59], without_land=[])
     summary = describe(url)
     assert {position[-1] for _, position in summary.holes} == {1}
     assert len(summary.holes) == sum(array.shards - array.present for array in summary.arrays) > 0
@@ -120,9 +106,9 @@ def test_tiles_with_land_of_which_nothing_was_written_are_holes(client, tmp_path
 
 def test_the_newest_model_and_its_precision_are_shown(client, tmp_path):
     url = str(tmp_path / "coefficients")
-    write(client, url, jobs(), model="older", precision="tf32", without_land=[])
-    write(client, url, jobs(offset=1), model="newer", precision="bfloat16", without_land=[])
-    write(client, url, jobs(offset=2))
+    publish_all(client, url, jobs(), model="older", precision="tf32", without_land=[])
+    publish_all(client, url, jobs(offset=1), model="newer", precision="bfloat16", without_land=[])
+    publish_all(client, url, jobs(offset=2))
     summary = describe(url)
     assert (summary.model, summary.precision) == ("newer", "bfloat16")
     assert "Tiles without land" not in text_of(summary)

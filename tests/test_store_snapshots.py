@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from store_support import N_DAYS, REGION, BlockJob, jobs, moisture, template, write_block
+from store_support import (
+    N_DAYS,
+    REGION,
+    BlockJob,
+    jobs,
+    moisture,
+    publish_all,
+)
 
 from deepprofile.store import (
     AllFailedError,
@@ -23,7 +30,6 @@ from deepprofile.store import (
     expire,
     history,
     open_cube,
-    publish,
     settings_of,
 )
 from deepprofile.store.archive import fold
@@ -32,19 +38,6 @@ from deepprofile.store.repository import exclusive, open_repository
 from deepprofile.store.snapshots import moment_of, shown_at
 
 LATER = timedelta(microseconds=1)
-
-
-def write(client, url, work, n_days=N_DAYS, **metadata):
-    return publish(
-        url,
-        template(),
-        n_days,
-        write_block,
-        work,
-        client=client,
-        message="ingest era5",
-        metadata={"stage": "ingest", **metadata},
-    ).snapshot_id
 
 
 @pytest.fixture
@@ -56,11 +49,11 @@ def url(tmp_path):
 def original(client, tmp_path_factory):
     """A cube after four publications: all, one piece revised, one failing, longer."""
     url = str(tmp_path_factory.mktemp("original") / "era5")
-    ids = [write(client, url, jobs(), settings={"bits": "12"}, set_aside=[{"url": "a.nc"}])]
-    ids.append(write(client, url, jobs(offset=5)[:1], settings={"bits": "16"}))
+    ids = [publish_all(client, url, jobs(), settings={"bits": "12"}, set_aside=[{"url": "a.nc"}])]
+    ids.append(publish_all(client, url, jobs(offset=5)[:1], settings={"bits": "16"}))
     work = [*jobs(offset=6)[1:2], *jobs(fault="always")[3:]]
-    ids.append(write(client, url, work, short_days=["2015-04-01"], without_land=["28 99"]))
-    ids.append(write(client, url, jobs(50, offset=7)[2:3], n_days=50))
+    ids.append(publish_all(client, url, work, short_days=["2015-04-01"], without_land=["28 99"]))
+    ids.append(publish_all(client, url, jobs(50, offset=7)[2:3], n_days=50))
     return url, ids
 
 
@@ -195,7 +188,7 @@ def test_the_ledger_goes_on_through_expiries_and_publications(client, url, publi
     expire(url, time_of(url, published[2]))
     assert ledger_of(url) == before
     assert open_repository(url).lookup_branch("main") == head
-    write(client, url, jobs(50, offset=8)[:1], n_days=50)
+    publish_all(client, url, jobs(50, offset=8)[:1], n_days=50)
     before = ledger_of(url)
     expire(url, datetime.now(UTC))
     assert ledger_of(url) == before
@@ -209,25 +202,25 @@ def test_the_jobs_of_a_failed_run_are_known_until_they_are_done(client, url, pub
     bad = jobs(50, offset=9, fault="always")[:1]
     before = done_jobs(url, "ingest")[bad[0].key]
     with pytest.raises(PublicationError, match="all 1 jobs failed"):
-        write(client, url, bad, n_days=50)
+        publish_all(client, url, bad, n_days=50)
     failures = describe(url).failures
     assert bad[0].key in failures
     assert (history(url)[0].failed_run, done_jobs(url, "ingest")[bad[0].key]) == (True, before)
-    write(client, url, jobs(50, offset=8)[1:2], n_days=50)
+    publish_all(client, url, jobs(50, offset=8)[1:2], n_days=50)
     expire(url, datetime.now(UTC), dry_run=True)
     expire(url, datetime.now(UTC))
     assert expire(url, datetime.now(UTC)).snapshots == []
     assert describe(url).failures == failures
-    write(client, url, jobs(50, offset=9)[:1], n_days=50)
+    publish_all(client, url, jobs(50, offset=9)[:1], n_days=50)
     assert bad[0].key not in describe(url).failures
 
 
 def test_a_repaired_failure_does_not_come_back_with_an_expiry(client, url, published):
     before = open_failures(history(url))
     with pytest.raises(PublicationError, match="all 1 jobs failed"):
-        write(client, url, jobs(50, offset=9, fault="always")[:1], n_days=50)
-    write(client, url, jobs(50, offset=9)[:1], n_days=50)
-    write(client, url, jobs(50, offset=8)[1:2], n_days=50)
+        publish_all(client, url, jobs(50, offset=9, fault="always")[:1], n_days=50)
+    publish_all(client, url, jobs(50, offset=9)[:1], n_days=50)
+    publish_all(client, url, jobs(50, offset=8)[1:2], n_days=50)
     pieces = failed_pieces(history(url))
     assert (open_failures(history(url)), pieces) == (before, set(before))
     expire(url, datetime.now(UTC))
@@ -239,12 +232,12 @@ def test_failed_runs_keep_their_place_and_replace_each_other(client, url, publis
     for offset in (9, 10, 11):  # the first job twice, with another reason each time
         bad = jobs(50, offset=offset, fault="always")[offset % 2 : 2]
         with pytest.raises(AllFailedError, match="nothing was published") as caught:
-            write(client, url, bad, n_days=50)
+            publish_all(client, url, bad, n_days=50)
         assert {failure.job.key for failure in caught.value.failed} == {job.key for job in bad}
     repository = open_repository(url)
     assert len(list(repository.ancestry(branch=FAILED_RUNS))) == 2
     assert "staging" not in " ".join(repository.list_branches())
-    newest = write(client, url, jobs(50, offset=8)[:1], n_days=50)
+    newest = publish_all(client, url, jobs(50, offset=8)[:1], n_days=50)
     order = [c.snapshot_id for c in history(url) if c.failed_run or c.snapshot_id in published]
     runs = [c for c in history(url) if c.failed_run]
     assert order == [*(c.snapshot_id for c in runs), *published[::-1]]
@@ -335,7 +328,7 @@ def test_folding_leaves_out_what_days_of_replaced_pieces_were_made_of():
 
 
 def test_a_cube_that_shows_nothing_has_nothing_to_expire(client, url):
-    first = write(client, url, [BlockJob(next(REGION.tiles()), Block(0))])
+    first = publish_all(client, url, [BlockJob(next(REGION.tiles()), Block(0))])
     done = expire(url, datetime(2020, 1, 1, tzinfo=UTC))
     assert (done.snapshots, done.oldest) == ([], None)
     assert isinstance(open_cube(url, snapshot=first), xr.Dataset)
