@@ -194,6 +194,8 @@ class Training(_Section):
     batch_size: Annotated[int, Field(ge=2)] = 128
     learning_rate: Positive = 1e-3
     average_last: Count = 5
+    candidates: Fraction = 0.0
+    small_heads: Annotated[bool, Field(strict=True)] = True
     seed: Seed = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
 

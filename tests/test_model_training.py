@@ -7,7 +7,7 @@ import torch
 
 from deepprofile.model.configuration import NetworkConfig, TrainingConfig
 from deepprofile.model.loss import DeepProfileLoss
-from deepprofile.model.network import DeepProfile
+from deepprofile.model.network import HEAD_SCALE, DeepProfile
 from deepprofile.model.prediction import predict_windows
 from deepprofile.model.samples import Samples
 from deepprofile.model.training import Trainer, TrainingDivergedError, train
@@ -282,3 +282,17 @@ def test_network_of_the_paper_is_the_default():
     model, _ = train(samples, index, index[:0], LAYERS, config)
     assert isinstance(model, DeepProfile)
     assert sum(p.numel() for p in model.parameters()) == 272_946
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_training_starts_from_small_heads_unless_told_not_to(small):
+    samples = Samples.from_arrays(*world())
+    index = samples.sample_index(NETWORK.window)
+    config = TrainingConfig(**{**vars(FAST), "small_heads": small})
+    torch.manual_seed(0)
+    trainer = Trainer(samples, index, index, LAYERS, config, NETWORK)
+    torch.manual_seed(0)
+    plain = DeepProfile.from_config(NETWORK)
+    heads, own = trainer.model.heads, plain.heads
+    assert torch.equal(heads.weight_out, own.weight_out * (HEAD_SCALE if small else 1))
+    assert torch.equal(heads.bias_out[1:], torch.zeros(9) if small else own.bias_out[1:])

@@ -19,6 +19,7 @@ from deepprofile.recipe import load_recipe
 from deepprofile.stages import Context, StageError
 from deepprofile.stages import train as stage
 from deepprofile.stages.sample import target_layers
+from deepprofile.stages.training_material import training_cells
 from deepprofile.store import samples_template
 from deepprofile.store.kinds import FEATURES
 
@@ -245,3 +246,26 @@ def test_a_variable_that_is_missing_everywhere_is_named(tmp_path, driver):
 def test_a_gpu_that_no_worker_has_is_refused_before_anything_is_read(tmp_path, driver):
     with pytest.raises(StageError, match=r"training\.device cuda: none of 1 workers can, such as"):
         stage.run(context_of(tmp_path, driver, device="cuda"))
+
+
+def test_candidates_train_when_they_are_asked_for(fresh, driver):
+    context = context_of(fresh, driver, candidates=1.0)
+    stage.run(context)
+    found = read_description(context.paths.model)["metadata"]
+    content = arrays()
+    days = range(START, N_DAYS)
+    expected = [fate_of(content, cell, day) for cell in (0, 1, 2, 3, 5) for day in days]
+    assert found["training_cells"] == 5
+    assert found["cell_days"]["train"]["sample"] == expected.count("sample")
+    assert found["training_samples"] == expected.count("sample")
+
+
+def test_cells_of_a_smaller_share_of_candidates_are_among_those_of_a_larger_one():
+    split = np.array(["train"] * 5 + ["candidate"] * 30 + ["validation"] * 10)
+    before = split == "train"
+    for share in (0.0, 1 / 3, 2 / 3, 1.0):
+        cells = training_cells(split, share, seed=3)
+        assert cells[before].all()
+        assert not cells[split == "validation"].any()
+        assert np.count_nonzero(cells[split == "candidate"]) == round(30 * share)
+        before = cells

@@ -125,6 +125,9 @@ class TrainingConfig:
             parameters are computed anew.
         gradient_norm: the gradient is clipped to this norm.
         smoothness: λ of the loss.
+        small_heads: whether training starts from small heads, see
+            :meth:`~deepprofile.model.network.DeepProfile.initialise_heads`; False: from PyTorch's
+            own.
         surface_layer: index of the layer of the surface term.
         seed: of the start and of every draw.
         threads: threads of torch while training; None leaves its setting.
@@ -144,6 +147,7 @@ class TrainingConfig:
     statistics_batches: int = 200
     gradient_norm: float = 0.1
     smoothness: float = SMOOTHNESS
+    small_heads: bool = True
     surface_layer: int = 0
     seed: int = 0
     threads: int | None = None

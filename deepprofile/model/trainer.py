@@ -65,7 +65,8 @@ class Trainer:
         self.model = DeepProfile.from_config(network)
         limits = samples.limits(index, self.window)
         self.model.set_limits(limits.series, limits.auxiliary)
-        self.model.initialise_heads(samples.mean_target(index))
+        if config.small_heads:
+            self.model.initialise_heads(samples.mean_target(index))
         self.model.to(config.device)
         self.loss = DeepProfileLoss(
             layers, config.surface_layer, config.smoothness, network.n_coefficients

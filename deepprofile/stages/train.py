@@ -94,7 +94,9 @@ def _epoch_samples(recipe: Recipe) -> int:
     """Samples of an epoch, whole batches: full windows of the training share of the cells."""
     options, days = recipe.training, recipe.period.days
     windows = max(0, int(days.stop - days.start) - options.window + 1)
-    found = round(recipe.sample.split.train * drawn_cells(recipe)) * windows
+    split = recipe.sample.split
+    share = split.train + options.candidates * split.candidate
+    found = round(share * drawn_cells(recipe)) * windows
     drawn = min(found, options.samples_per_epoch or found)
     return drawn // options.batch_size * options.batch_size
 
@@ -209,6 +211,7 @@ def _config(recipe: Recipe, layers: Sequence[Layer], device: str) -> TrainingCon
         samples_per_epoch=options.samples_per_epoch,
         average_last=options.average_last,
         smoothness=options.smoothness,
+        small_heads=options.small_heads,
         seed=options.seed,
         surface_layer=_surface_layer(layers),
         threads=cores(),

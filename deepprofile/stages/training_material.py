@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 from torch import Tensor
 
 from deepprofile.model.checkpoints import fingerprints
@@ -33,6 +34,7 @@ class Material:
         layers: of the targets.
         samples: its series with short gaps filled.
         found: what became of the cell-days of the period.
+        training: whether a cell trains, (cells,).
         index: cell and last day of each training sample.
         validation: the same of the validation samples.
     """
@@ -42,6 +44,7 @@ class Material:
     layers: Sequence[Layer]
     samples: Samples
     found: Coverage
+    training: NDArray[np.bool_]
     index: Tensor
     validation: Tensor
 
@@ -59,19 +62,39 @@ def read_material(recipe: Recipe, url: str) -> Material:
     samples = Samples.from_arrays(series, auxiliary, target, weight, gap)
     days = recipe.period.days
     found = coverage(samples, window, slice(days.start, min(days.stop, cube.sizes["time"])))
-    index = samples.sample_index(window, split == "train")
+    training = training_cells(split, recipe.training.candidates, recipe.sample.seed)
+    index = samples.sample_index(window, training)
     if not len(index):
         absent = cube["variable"].values[found.without_value].tolist()
         missing = f" Without any value in the period: {', '.join(absent)}." if absent else ""
         raise StageError(
             f"{url}: no training sample: no cell has {window} days of forcing before a day with a "
-            f"target. Cell-days of the {np.count_nonzero(split == 'train')} training cells: "
-            f"{skipped(found.counts(split == 'train'))}.{missing} The period has "
+            f"target. Cell-days of the {np.count_nonzero(training)} training cells: "
+            f"{skipped(found.counts(training))}.{missing} The period has "
             f"{days.stop - days.start} days from {recipe.period.start}; extend it, or look for "
             "holes with `deepprofile inspect`."
         )
     validation = samples.sample_index(window, split == "validation")
-    return Material(cube, Names(cube), layers_of(cube), samples, found, index, validation)
+    names = Names(cube, training)
+    return Material(cube, names, layers_of(cube), samples, found, training, index, validation)
+
+
+def training_cells(split: NDArray[Any], candidates: float, seed: int) -> NDArray[np.bool_]:
+    """Which cells train: those of the split "train" and some of the candidates.
+
+    Args:
+        split: (cells,), ``"train"``, ``"candidate"`` or ``"validation"``.
+        candidates: share (0-1) of the candidate cells that train too. They are drawn in one
+            order, so that the cells of a smaller share are among those of a larger one.
+        seed: of that order.
+
+    Returns:
+        (cells,).
+    """
+    chosen: NDArray[np.bool_] = np.asarray(split == "train")
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(split == "candidate"))
+    chosen[order[: round(candidates * len(order))]] = True
+    return chosen
 
 
 def counts_of(material: Material) -> dict[str, Any]:
@@ -82,7 +105,7 @@ def counts_of(material: Material) -> dict[str, Any]:
         "training_samples": len(index),
         "validation_samples": len(validation),
         "filled_cell_days": samples.n_filled,
-        "training_cells": int(np.count_nonzero(material.cube["split"].values == "train")),
+        "training_cells": int(np.count_nonzero(material.training)),
         "cell_days": coverage_counts(material.found, material.names),
         "cells_without_samples": cells_without_samples(material.found, material.names),
     }

@@ -28,10 +28,11 @@ NO_TARGET_AT_ALL = "no target on any day"
 class Names:
     """Names of the cells and days of a cube of samples."""
 
-    def __init__(self, cube: xr.Dataset) -> None:
-        """Keep the places of the cells and the days."""
+    def __init__(self, cube: xr.Dataset, training: NDArray[np.bool_]) -> None:
+        """Keep the places of the cells and the days; candidates that train count as "train"."""
         places = ("row", "column", "latitude", "longitude", "split")
         self.cells = pd.DataFrame({name: cube[name].values for name in places})
+        self.cells.loc[training, "split"] = "train"
         self.days = pd.DatetimeIndex(cube["time"].values)
 
     def cell(self, cell: int) -> str:
