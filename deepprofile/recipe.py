@@ -6,20 +6,21 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
 from deepprofile import places
+from deepprofile.documents import RecipeError, explained, read_document
 from deepprofile.products import PRODUCTS
 from deepprofile.profile import N_COEFFICIENTS
 from deepprofile.store.layout import EPOCH, Region, day_index
+
+__all__ = ["Recipe", "RecipeError", "load_recipe"]
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
@@ -27,14 +28,8 @@ Count = Annotated[int, Field(ge=1, strict=True)]
 Seed = Annotated[int, Field(ge=0, strict=True)]
 PLACEHOLDER = re.compile(r"\{\w+\}")
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
-MAX_NAMED = 10
-"""Files that a message names."""
 POOLING = 40
 """Days that the network's four stages pool into one: a window is a multiple of it."""
-
-
-class RecipeError(ValueError):
-    """A recipe that can't be run; the message names file, key, what was found and what may be."""
 
 
 class _Section(BaseModel):
@@ -323,55 +318,11 @@ def load_recipe(path: str | Path, root: str | None = None) -> Recipe:
             names file and key, what was found and what is allowed.
     """
     file = Path(path)
-    try:
-        document = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
-    except OSError as error:
-        raise RecipeError(
-            f"{file}: can't be read ({error.strerror}). {_neighbours(file.parent)}"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{file}: is not UTF-8 text ({error}). Save it as UTF-8.") from error
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{file}: is not valid YAML: {places.redacted(str(error))}") from None
-    if not isinstance(document, dict):
-        raise RecipeError(f"{file}: expected keys such as name, root, period; found {document!r}")
-    try:
-        document = document if root is None else {**document, "root": root}
+    document = read_document(file, "name, root, period")
+    document = document if root is None else {**document, "root": root}
+    with explained(file, Recipe):
         _check_urls(document)
         return Recipe.model_validate(_resolve(document))
-    except ValidationError as error:
-        raise RecipeError(_explain(file, error)) from None
-    except ValueError as error:
-        raise RecipeError(f"{file}: {places.redacted(str(error))}") from None
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which dates stay text, so that impossible ones are explained, and keys are unique."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping; a key that stands twice would silently lose one of its values."""
-        keys = [str(key.value) for key, _ in node.value]
-        twice = sorted({key for key in keys if keys.count(key) > 1})
-        if twice:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"key {twice[0]!r} stands twice", node.start_mark
-            )
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-def _neighbours(folder: Path) -> str:
-    """The recipes of a folder, for the message about one that is not there."""
-    names = sorted(path.name for path in folder.glob("*.yaml")) if folder.is_dir() else []
-    if not names:
-        return f"There is no recipe in {folder.resolve()}."
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return f"Recipes in {folder}: {', '.join(names[:MAX_NAMED])}{more}."
 
 
 def _check_urls(value: Any) -> None:
@@ -413,36 +364,3 @@ def _resolve(document: dict[str, Any]) -> dict[str, Any]:
         return value
 
     return {**fill(document), "root": root}
-
-
-def _explain(file: Path, error: ValidationError) -> str:
-    lines = [f"{file}: {error.error_count()} problem(s) in the recipe"]
-    for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"]) or "(whole recipe)"
-        if problem["type"] == "extra_forbidden":
-            allowed = ", ".join(_keys_at(problem["loc"][:-1]))
-            lines.append(f"  {key}: unknown key. Allowed here: {allowed}")
-        elif problem["type"] == "missing":
-            lines.append(f"  {key}: is missing and must be given")
-        elif problem["type"] == "value_error":
-            lines.append(f"  {key}: {problem['msg'].removeprefix('Value error, ')}")
-        else:
-            lines.append(f"  {key}: found {problem['input']!r}; {problem['msg']}")
-    return places.redacted("\n".join(lines))
-
-
-def _keys_at(location: tuple[int | str, ...]) -> list[str]:
-    model: type[BaseModel] = Recipe
-    for part in location:
-        field = model.model_fields.get(str(part))
-        inner = _section_of(field.annotation) if field else None
-        model = inner or (ProductSource if location[:1] == ("products",) else model)
-    return sorted(model.model_fields)
-
-
-def _section_of(annotation: Any) -> type[BaseModel] | None:
-    candidates = [annotation, *getattr(annotation, "__args__", ())]
-    for candidate in candidates:
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None

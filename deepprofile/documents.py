@@ -1,0 +1,119 @@
+"""YAML documents that users write: read with clear errors, validated by a pydantic model."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from deepprofile import places
+
+MAX_NAMED = 10
+"""Files that a message names."""
+
+
+class RecipeError(ValueError):
+    """A recipe that can't be run; the message names file, key, what was found and what may be."""
+
+
+def read_document(file: Path, keys: str) -> dict[str, Any]:
+    """The mapping that a YAML file holds; dates stay text.
+
+    Args:
+        file: the file.
+        keys: some of the expected keys, for the message about a file that holds no mapping.
+
+    Raises:
+        RecipeError: if the file can't be read, is no valid YAML, or holds no mapping or a key
+            twice.
+    """
+    try:
+        document = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
+    except OSError as error:
+        raise RecipeError(
+            f"{file}: can't be read ({error.strerror}). {_neighbours(file.parent)}"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{file}: is not UTF-8 text ({error}). Save it as UTF-8.") from error
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{file}: is not valid YAML: {places.redacted(str(error))}") from None
+    if not isinstance(document, dict):
+        raise RecipeError(f"{file}: expected keys such as {keys}; found {document!r}")
+    return document
+
+
+@contextmanager
+def explained(file: Path, model: type[BaseModel]) -> Iterator[None]:
+    """Turn what ``model`` finds wrong with a file's document into a RecipeError."""
+    try:
+        yield
+    except ValidationError as error:
+        raise RecipeError(_explain(file, error, model)) from None
+    except RecipeError:
+        raise
+    except ValueError as error:
+        raise RecipeError(f"{file}: {places.redacted(str(error))}") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which dates stay text, so that impossible ones are explained, and keys are unique."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping; a key that stands twice would silently lose one of its values."""
+        keys = [str(key.value) for key, _ in node.value]
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        if twice:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"key {twice[0]!r} stands twice", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _neighbours(folder: Path) -> str:
+    """The recipes of a folder, for the message about one that is not there."""
+    names = sorted(path.name for path in folder.glob("*.yaml")) if folder.is_dir() else []
+    if not names:
+        return f"There is no recipe in {folder.resolve()}."
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return f"Recipes in {folder}: {', '.join(names[:MAX_NAMED])}{more}."
+
+
+def _explain(file: Path, error: ValidationError, model: type[BaseModel]) -> str:
+    lines = [f"{file}: {error.error_count()} problem(s) in the recipe"]
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"]) or "(whole recipe)"
+        if problem["type"] == "extra_forbidden":
+            allowed = ", ".join(_keys_at(problem["loc"][:-1], model))
+            lines.append(f"  {key}: unknown key. Allowed here: {allowed}")
+        elif problem["type"] == "missing":
+            lines.append(f"  {key}: is missing and must be given")
+        elif problem["type"] == "value_error":
+            lines.append(f"  {key}: {problem['msg'].removeprefix('Value error, ')}")
+        else:
+            lines.append(f"  {key}: found {problem['input']!r}; {problem['msg']}")
+    return places.redacted("\n".join(lines))
+
+
+def _keys_at(location: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
+    """Keys that are allowed in the section at ``location``."""
+    for part in location:
+        field = model.model_fields.get(str(part))
+        # A key of a mapping from names to sections leads to no other model.
+        model = (field and _section_of(field.annotation)) or model
+    return sorted(model.model_fields)
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    """The model in an annotation: itself, one of a union, or the values of a mapping."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_section_of(part) for part in get_args(annotation))
+    return next((model for model in found if model), None)
