@@ -17,6 +17,7 @@ from deepprofile.cluster import LOCAL, ClusterError, connected
 from deepprofile.cube_commands import ClusterOption, commands, terminal
 from deepprofile.exit_codes import EXIT_CODES, Code
 from deepprofile.export import ExportError, Form, Request, export_layers, layer_of
+from deepprofile.model.configuration import ModelError
 from deepprofile.places import PlaceError
 from deepprofile.progress import meter
 from deepprofile.rates import RatesError, load_rates, rates_path, save_rates
@@ -42,6 +43,7 @@ EXPECTED = (
     RatesError,
     ExportError,
     PlaceError,
+    ModelError,
 )
 """Errors that tell the user what to do; anything else is a fault and shows where it rose."""
 DAY = "%Y-%m-%d"
@@ -144,6 +146,28 @@ def export(
     console = terminal()
     written = export_layers(request, form, output, overwrite=overwrite, console=console)
     console.print(str(written), highlight=False, markup=False)
+
+
+@app.command()
+def experiment(
+    file: Annotated[
+        Path, typer.Argument(help="An experiment, such as those of pipelines/experiments.")
+    ],
+    cluster: ClusterOption = LOCAL,
+    root: Annotated[
+        str | None, typer.Option(help="Instead of the root of the experiment's recipe.")
+    ] = None,
+) -> None:
+    """Train a recipe's network with many settings side by side, and compare what comes out."""
+    from deepprofile.experiments.definition import load_experiment
+    from deepprofile.experiments.run import run_experiment
+
+    chosen = load_experiment(file, root)
+    console = terminal()
+    with connected(cluster) as client:
+        console.print(f"Dask: {_workers(client)}", highlight=False)
+        figure = run_experiment(chosen, client, console)
+    console.print(f"figure: {figure}", highlight=False, markup=False)
 
 
 @app.command(epilog=EXIT_CODES)

@@ -8,6 +8,7 @@ import typer
 from dask.utils import format_bytes
 from rich.console import Console
 
+from deepprofile import places
 from deepprofile.cluster import LOCAL, connected
 from deepprofile.progress import meter
 from deepprofile.store import (
@@ -24,6 +25,8 @@ from deepprofile.store import verify as verify_cube
 commands = typer.Typer()
 FILE_WIDTH = 140
 """Columns of a table where the output is no terminal."""
+DESCRIPTION = "model.json"
+"""File of a model's folder that no cube has; what reads it imports torch, which takes seconds."""
 PROBLEMS = 1
 """Exit code of `verify` for a cube that is not sound; 2 means that it could not be checked."""
 KEEP_DAYS = 30
@@ -39,9 +42,16 @@ def terminal() -> Console:
 
 
 @commands.command()
-def inspect(url: CubeUrl) -> None:
-    """Show what is in a cube: extent, sizes, holes, failures, history."""
-    terminal().print(render(describe(url)))
+def inspect(
+    url: Annotated[str, typer.Argument(help="A cube or a model: a local path or s3://…")],
+) -> None:
+    """Show what is in a cube (extent, sizes, holes, failures, history) or a model's folder."""
+    if places.exists(f"{url}/{DESCRIPTION}"):
+        from deepprofile.model.describe import render_model
+
+        terminal().print(render_model(url))
+    else:
+        terminal().print(render(describe(url)))
 
 
 @commands.command()

@@ -10,6 +10,10 @@ SMOOTHNESS = 2e-4
 """Weight λ of the smoothness term that the paper selects."""
 
 
+class ModelError(ValueError):
+    """A model that can't be read; the message says what was found and what to do."""
+
+
 @dataclass(frozen=True)
 class NetworkConfig:
     """Shape of a :class:`~deepprofile.model.network.DeepProfile` network.

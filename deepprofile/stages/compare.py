@@ -1,6 +1,6 @@
 """Jobs of stage evaluate: every estimate against every reference in the cells of one tile."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,7 +62,9 @@ def compare(job: CompareJob) -> pd.DataFrame:
     cells = chosen_cells(job.samples)
     found = {
         name: label_cells(reference, cells)
-        for name, reference in _references(job).items()
+        for name, reference in read_references(
+            job.ground_truth, job.truth, lambda places: _in_tile(places, job.tile)
+        ).items()
         if reference.sizes["series"]
     }
     if not found:
@@ -110,25 +112,35 @@ def _product(
     return LayerEstimate(name, rows, columns, cube["time"].values, bounds, values)
 
 
-def _references(job: CompareJob) -> dict[str, xr.Dataset]:
+def read_references(
+    ground_truth: str, truth: str, chosen: Callable[[xr.Dataset], NDArray[np.intp]]
+) -> dict[str, xr.Dataset]:
+    """References of some cells, see `deepprofile.evaluation.reference`, by name.
+
+    Args:
+        ground_truth: URL of the stations' ground truth; empty for none.
+        truth: path of a synthetic truth; empty for none.
+        chosen: which series, or cells of the truth, are read: positions, found by ``row`` and
+            ``column`` of the dataset that it is given.
+    """
     found = {}
-    if job.ground_truth:
-        stations = open_ground_truth(job.ground_truth)
-        found[STATIONS] = stations.isel(series=_in_tile(stations, job.tile)).load()
-    if job.truth:
-        truth = read_truth(job.truth)
-        truth = truth.isel(cell=_in_tile(truth, job.tile))
+    if ground_truth:
+        stations = open_ground_truth(ground_truth)
+        found[STATIONS] = stations.isel(series=chosen(stations)).load()
+    if truth:
+        known = read_truth(truth)
+        known = known.isel(cell=chosen(known))
         found[TRUTH] = truth_reference(
-            truth["soil_moisture"].values,
-            truth["interface"].values,
-            truth["time"].values,
-            truth["row"].values,
-            truth["column"].values,
+            known["soil_moisture"].values,
+            known["interface"].values,
+            known["time"].values,
+            known["row"].values,
+            known["column"].values,
         )
     return found
 
 
-def _in_tile(dataset: xr.Dataset, tile: Tile) -> NDArray[np.int64]:
+def _in_tile(dataset: xr.Dataset, tile: Tile) -> NDArray[np.intp]:
     here = dataset["row"].values // TILE_ROWS == tile.row
     here &= dataset["column"].values // TILE_COLUMNS == tile.column
     return np.flatnonzero(here)

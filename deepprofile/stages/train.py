@@ -49,8 +49,8 @@ REPORT_STEPS = 500
 def run(context: Context) -> str:
     """Train on a worker; a model of the same samples and settings is left as it is."""
     recipe, paths = context.recipe, context.paths
-    inputs = inputs_of([paths.samples], _settings(recipe))
-    if _trained_on(paths.model) == inputs:
+    inputs = inputs_of([paths.samples], settings_of(recipe))
+    if trained_on(paths.model) == inputs:
         remove_checkpoints(f"{paths.model}/{CHECKPOINT}")  # a run was stopped just before this
         return f"this model lies in {paths.model} already"
     refuse_other_model(paths.coefficients, None)
@@ -58,7 +58,7 @@ def run(context: Context) -> str:
     *notes, summary = run_on_worker(
         context,
         "training",
-        _train,
+        train_model,
         recipe,
         paths.samples,
         paths.model,
@@ -101,29 +101,51 @@ def _epoch_samples(recipe: Recipe) -> int:
     return drawn // options.batch_size * options.batch_size
 
 
-def _settings(recipe: Recipe) -> str:
+def settings_of(recipe: Recipe) -> str:
     """What a model depends on as canonical JSON; where it was trained makes no other model."""
     document = recipe.model_dump(mode="json", include={"training", "sample"})
     document["training"].pop("device")
     return json.dumps(document, sort_keys=True)
 
 
-def _trained_on(url: str) -> str:
+def trained_on(url: str) -> str:
+    """Fingerprint of the samples and settings of the model in a folder; empty if there is none."""
     try:
         return str(describe_model(url)["metadata"].get("inputs", ""))
     except FileNotFoundError:
         return ""
 
 
-def _train(
-    report: Report, recipe: Recipe, samples_url: str, model_url: str, inputs: str, device: str
+def train_model(
+    report: Report,
+    recipe: Recipe,
+    samples_url: str,
+    model_url: str,
+    inputs: str,
+    device: str,
+    threads: int | None = None,
 ) -> list[str]:
-    """Train, and write the model; what is to be told, the summary last."""
+    """Train in this process, and write the model; what is to be told, the summary last.
+
+    Args:
+        report: told how far it is.
+        recipe: its training and sample sections say how.
+        samples_url: the cube of samples.
+        model_url: folder of the model; it goes on from the checkpoints there.
+        inputs: fingerprint that the model carries, see `trained_on`.
+        device: ``cpu`` or ``cuda``.
+        threads: of torch; None for all cores.
+
+    Raises:
+        StageError: if there is no sample, the loss diverges, or the checkpoints are of another
+            training.
+    """
+    threads = threads or cores()
     material = read_material(recipe, samples_url)
     notes = coverage_lines(material.found, material.names)
     folder = f"{model_url}/{CHECKPOINT}"
     try:
-        model, history = _fit(report, recipe, material, folder, device, notes)
+        model, history = _fit(report, recipe, material, folder, device, threads, notes)
     except TrainingDivergedError as error:
         raise StageError(_diverged(error, material.names, folder)) from error
     except CheckpointError as error:
@@ -133,11 +155,10 @@ def _train(
         notes.append(f"constant in training, so the network ignores them: {', '.join(constant)}")
     metadata = {
         "inputs": inputs,
-        "recipe": recipe.name,
+        "recipe": recipe.model_dump(mode="json"),
         "versions": versions(),
-        "training": recipe.training.model_dump(),
         "device": device,
-        "threads": cores(),
+        "threads": threads,
         "samples_snapshot": head(samples_url),
         **counts_of(material),
         "constant_inputs": constant,
@@ -153,7 +174,13 @@ def _train(
 
 
 def _fit(
-    report: Report, recipe: Recipe, material: Material, folder: str, device: str, notes: list[str]
+    report: Report,
+    recipe: Recipe,
+    material: Material,
+    folder: str,
+    device: str,
+    threads: int,
+    notes: list[str],
 ) -> tuple[DeepProfile, pd.DataFrame]:
     """Train, from the last checkpoint if there is one; a note says so."""
     epochs = recipe.training.epochs
@@ -167,7 +194,7 @@ def _fit(
         material.index,
         material.validation,
         material.layers,
-        _config(recipe, material.layers, device),
+        _config(recipe, material.layers, device, threads),
         _network(recipe, material.cube),
         on_epoch=lambda records: report(
             records[0].epoch / epochs, f"epoch {records[0].epoch}, loss {records[-1].total:.5f}"
@@ -202,7 +229,7 @@ def _metrics(history: pd.DataFrame) -> dict[str, dict[str, float]]:
     }
 
 
-def _config(recipe: Recipe, layers: Sequence[Layer], device: str) -> TrainingConfig:
+def _config(recipe: Recipe, layers: Sequence[Layer], device: str, threads: int) -> TrainingConfig:
     options = recipe.training
     return TrainingConfig(
         epochs=options.epochs,
@@ -214,7 +241,7 @@ def _config(recipe: Recipe, layers: Sequence[Layer], device: str) -> TrainingCon
         small_heads=options.small_heads,
         seed=options.seed,
         surface_layer=_surface_layer(layers),
-        threads=cores(),
+        threads=threads,
         device=device,
     )
 

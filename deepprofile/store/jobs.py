@@ -98,6 +98,7 @@ def run_jobs(
     args: tuple[Any, ...] = (),
     window: int | None = None,
     retries: int = 2,
+    workers: Sequence[str] | None = None,
     on_done: Progress | None = None,
 ) -> tuple[list[tuple[Any, Any]], list[JobFailure]]:
     """Run ``function(job, *args)`` for every job on a cluster.
@@ -110,6 +111,7 @@ def run_jobs(
         window: jobs in flight; by default three for each worker thread.
         retries: how often a job that raised is tried again. A job whose worker was killed is
             tried again as often as the scheduler's ``allowed-failures`` says.
+        workers: addresses of the workers that may run them; None: all.
         on_done: called each time a job has ended.
 
     Returns:
@@ -127,7 +129,7 @@ def run_jobs(
     suspects: list[Job] = []
 
     def submit(job: Job) -> Future[Any]:
-        return client.submit(function, job, *args, pure=False, retries=retries)
+        return client.submit(function, job, *args, pure=False, retries=retries, workers=workers)
 
     def settle(job: Job, future: Future[Any]) -> None:
         if future.status == "finished":

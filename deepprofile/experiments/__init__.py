@@ -1,0 +1,1 @@
+"""Experiments: many trainings on the samples of one recipe, and what their comparison shows."""

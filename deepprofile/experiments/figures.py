@@ -1,0 +1,185 @@
+"""Figures of experiments: loss by number of training cells; losses, coefficients and skill by λ."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from deepprofile.evaluation.depths import GROUP_NAMES
+from deepprofile.evaluation.style import heading, new_figure, tidy
+from deepprofile.experiments.results import Results
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+RAMP = matplotlib.colormaps["viridis"]
+"""For what has an order: depths, λ."""
+
+
+def training_size(results: Results) -> Figure:
+    """Loss at the end by number of training cells, and by epoch for each number."""
+    figure = new_figure(10, 4)
+    final, course = figure.subplots(1, 2)
+    runs = results.runs
+    cells = runs.groupby("training_cells")
+    for position, (term, name) in enumerate(
+        {"total": "total L", "root": "L_root", "surface": "L_surf"}.items()
+    ):
+        colour, mean = PALETTE[position], cells[term].mean()
+        final.plot(mean.index, mean, "-", color=colour, label=name)
+        final.plot(
+            results.runs["training_cells"],
+            results.runs[term],
+            MARKERS[position],
+            color=colour,
+            ms=4,
+        )
+    final.set_yscale("log")
+    final.set_xlabel("Training cells", fontsize=8)
+    final.set_ylabel("Validation loss (m⁶ m⁻⁶)", fontsize=8)
+    heading(final, "Averaged parameters; a point a run, lines their means")
+    numbers = runs.set_index("run")["training_cells"]
+    _courses(course, results.losses, numbers)
+    for axes in (final, course):
+        tidy(axes, grid="both")
+        axes.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def smoothness(results: Results) -> Figure:
+    """Losses, penalty, coefficients and skill by depth, each by λ."""
+    figure = new_figure(11, 8.6)
+    (fit, penalty), (spread, depth) = figure.subplots(2, 2)
+    order = _starts(results.runs)
+    _by_lambda(fit, results.runs, order, {"root": "L_root", "surface": "L_surf"})
+    fit.set_ylabel("Validation loss (m⁶ m⁻⁶)", fontsize=8)
+    heading(fit, "Fit to the products' layers")
+    _by_lambda(penalty, results.runs, order, {"smoothness": "L_o"})
+    penalty.set_ylabel("L_o = Σ i² mean β_i², before λ", fontsize=8)
+    heading(penalty, "Size of the high-order terms")
+    most = results.coefficients["n_coefficients"].max()
+    _spreads(spread, results.coefficients[results.coefficients["n_coefficients"] == most], order)
+    heading(spread, f"Coefficients of validation cells, n = {most}: median, 25-75 %, 5-95 %")
+    _depths(depth, results.skill[results.skill["n_coefficients"] == most], order)
+    for axes in (fit, penalty, depth):
+        axes.set_xticks(range(len(order)), [_name(start) for start in order], fontsize=8)
+        axes.set_xlabel("λ", fontsize=8)
+    for axes in (fit, penalty, spread, depth):
+        tidy(axes, grid="both")
+    return figure
+
+
+FIGURES: dict[str, Callable[[Results], Figure]] = {
+    "training_size": training_size,
+    "smoothness": smoothness,
+}
+"""How results are drawn, by the name in an experiment's file."""
+_Start = tuple[float, bool]
+"""λ, and whether training starts from small heads."""
+
+
+def _starts(table: pd.DataFrame) -> list[_Start]:
+    """The values of λ in order, PyTorch's own start after the small heads of the same λ."""
+    found = {(float(x), bool(small)) for x, small in zip(*_keys(table), strict=True)}
+    return sorted(found, key=lambda start: (start[0], not start[1]))
+
+
+def _keys(table: pd.DataFrame) -> tuple[Any, Any]:
+    return table["lambda"], table["small_heads"]
+
+
+def _name(start: _Start) -> str:
+    value = f"{start[0]:.0e}".replace("e-0", "·10⁻").replace("e-", "·10⁻") if start[0] else "0"
+    for digit, raised in zip("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹", strict=True):
+        head, sign, power = value.partition("⁻")
+        value = head + sign + power.replace(digit, raised)
+    return value if start[1] else f"{value}\nPyTorch\nheads"
+
+
+def _positions(table: pd.DataFrame, order: Sequence[_Start]) -> list[int]:
+    return [order.index((float(x), bool(small))) for x, small in zip(*_keys(table), strict=True)]
+
+
+def _by_lambda(
+    axes: Axes, runs: pd.DataFrame, order: Sequence[_Start], terms: dict[str, str]
+) -> None:
+    styles = ("-", "--")
+    for position, (n, table) in enumerate(runs.groupby("n_coefficients")):
+        colour = PALETTE[position % len(PALETTE)]
+        for style, (term, name) in zip(styles, terms.items(), strict=False):
+            means = table.groupby(_positions(table, order))[term].mean()
+            axes.plot(
+                means.index,
+                means,
+                style,
+                marker=MARKERS[position % len(MARKERS)],
+                color=colour,
+                label=f"{name}, n = {n}",
+                ms=4,
+            )
+    axes.set_yscale("log")
+    axes.legend(fontsize=8, frameon=False, ncols=len(terms))
+
+
+def _spreads(axes: Axes, table: pd.DataFrame, order: Sequence[_Start]) -> None:
+    width = 0.8 / len(order)
+    quantiles = ["q05", "q25", "q50", "q75", "q95"]
+    for position, start in enumerate(order):
+        mine = (table["lambda"] == start[0]) & (table["small_heads"] == start[1])
+        rows = table[mine].groupby("degree")[quantiles].mean()
+        at = rows.index.to_numpy() - 0.4 + (position + 0.5) * width
+        colour = RAMP(position / max(1, len(order)))
+        axes.vlines(at, rows["q05"], rows["q95"], color=colour, linewidth=0.8)
+        axes.vlines(at, rows["q25"], rows["q75"], color=colour, linewidth=3)
+        text = _name(start).replace("\n", " ")
+        axes.plot(at, rows["q50"], "_", color="black", ms=3)
+        axes.plot([], [], "-", color=colour, linewidth=3, label=f"λ = {text}")
+    axes.set_yscale("symlog", linthresh=0.1)
+    axes.set_xticks(sorted(table["degree"].unique()))
+    axes.set_xlabel("Degree i of the coefficient", fontsize=8)
+    axes.set_ylabel("β_i (m³ m⁻³ m⁻ⁱ)", fontsize=8)
+    axes.legend(fontsize=7, frameon=False)
+
+
+def _depths(axes: Axes, skill: pd.DataFrame, order: Sequence[_Start]) -> None:
+    if skill.empty:
+        axes.text(0.5, 0.5, "no reference in the validation cells", ha="center", fontsize=9)
+        return
+    reference = (
+        "truth" if (skill["reference"] == "truth").any() else str(skill["reference"].iloc[0])
+    )
+    skill = skill[skill["reference"] == reference]
+    groups = [name for name in GROUP_NAMES if name in set(skill["group"])]
+    for position, group in enumerate(groups):
+        table = skill[skill["group"] == group]
+        means = table.groupby(_positions(table, order))["r"].mean()
+        axes.plot(
+            means.index,
+            means,
+            "-",
+            marker=MARKERS[position % len(MARKERS)],
+            color=RAMP(position / max(1, len(groups))),
+            label=f"{group} ({int(table['n_cells'].max())})",
+            ms=4,
+        )
+    axes.set_ylabel("Median R", fontsize=8)
+    heading(axes, f"Skill by depth against {reference} (validation cells)")
+    axes.legend(fontsize=7, frameon=False, ncols=2)
+
+
+def _courses(axes: Axes, losses: pd.DataFrame, numbers: pd.Series) -> None:
+    """Validation loss by epoch, the mean of the runs of each number of training cells."""
+    table = losses[losses["split"] == "validation"].assign(
+        training_cells=lambda rows: rows["run"].map(numbers)
+    )
+    sizes = sorted(table["training_cells"].unique())
+    for position, size in enumerate(sizes):
+        course = table[table["training_cells"] == size].groupby("epoch")["total"].mean()
+        colour = RAMP(position / max(1, len(sizes)))
+        axes.plot(course.index, course, "-", color=colour, label=f"{size} cells")
+    axes.set_yscale("log")
+    axes.set_xlabel("Epoch", fontsize=8)
+    axes.set_ylabel("Validation loss (m⁶ m⁻⁶)", fontsize=8)
+    heading(axes, "Course of training")
