@@ -46,13 +46,16 @@ class Results:
 
 def gather(runs: Sequence[Run]) -> Results:
     """Read the results of some runs, which are all done."""
-    losses = {run: read_history(f"{run.folder}/{MODEL}") for run in runs}
-    lines = [{**_of(run), **_counts(run), **_final(losses[run])} for run in runs]
+    losses = [_labelled(run, read_history(f"{run.folder}/{MODEL}")) for run in runs]
+    lines = [
+        {**_of(run), **_counts(run), **_final(history)}
+        for run, history in zip(runs, losses, strict=True)
+    ]
     spreads = [_labelled(run, _read(f"{run.folder}/{COEFFICIENTS}")) for run in runs]
     skills = [_labelled(run, _medians(_read(f"{run.folder}/{SKILL}"))) for run in runs]
     return Results(
         pd.DataFrame(lines),
-        pd.concat([_labelled(run, history) for run, history in losses.items()], ignore_index=True),
+        pd.concat(losses, ignore_index=True),
         pd.concat(spreads, ignore_index=True),
         pd.concat(skills, ignore_index=True),
     )
@@ -72,7 +75,9 @@ def _of(run: Run) -> dict[str, Any]:
 
 
 def _labelled(run: Run, table: pd.DataFrame) -> pd.DataFrame:
-    return pd.concat([pd.DataFrame([_of(run)] * len(table)), table.reset_index(drop=True)], axis=1)
+    """A table of a run with the run's settings in front."""
+    settings = _of(run)
+    return table.assign(**settings)[[*settings, *table.columns]]
 
 
 def _counts(run: Run) -> dict[str, int]:

@@ -30,20 +30,30 @@ MAX_SHOWN = 40
 
 
 def run_experiment(experiment: Experiment, client: Client, console: Console) -> str:
-    """Train what is not trained yet, compare all runs; the URL of the figure.
-
-    The samples are made first where they are not there. Runs that are done are not done again; a
-    run that was stopped goes on from its last checkpoint; one that fails stops no other.
+    """Make the samples where they are not there, then `compare_runs`; the URL of the figure.
 
     Raises:
-        StageError: if a stage before can't go on, or no worker has the device that is asked for.
-        JobError: if a training does not fit into the smallest worker.
-        FailedJobsError: if runs failed; figure and tables show the others.
+        StageError: if a stage before can't go on; else as `compare_runs`.
     """
     context = Context(experiment.recipe, client, console)
     stages = [name for name in BEFORE if experiment.recipe.synthetic or name != "synthesize"]
     chain.run(stages, context)
     console.print(f"[bold]{experiment.definition.name}[/bold]")
+    return compare_runs(experiment, context)
+
+
+def compare_runs(experiment: Experiment, context: Context) -> str:
+    """Train what is not trained yet, and compare all runs; the URL of the figure.
+
+    Runs that are done are not done again; a run that was stopped goes on from its last
+    checkpoint; one that fails stops no other.
+
+    Raises:
+        StageError: if no worker has the device that is asked for.
+        JobError: if a training does not fit into the smallest worker.
+        FailedJobsError: if runs failed; figure and tables show the others.
+    """
+    console = context.console
     failed = _train(experiment, context)
     for failure in failed:
         console.print(f"  [red]failed[/red] {failure.job.key}: {failure.error}", highlight=False)
