@@ -26,6 +26,7 @@ from deepprofile.stages import train
 from deepprofile.stages.context import FailedJobsError
 from deepprofile.store import open_cube
 
+EXPERIMENTS = Path(__file__).parent.parent / "pipelines" / "experiments"
 SMOOTHNESS = {
     "name": "small",
     "recipe": "recipe.yaml",
@@ -54,6 +55,16 @@ def done(tmp_path_factory, driver):
     context = context_of(folder, driver)
     experiment = load_experiment(written(folder))
     return experiment, context, compare_runs(experiment, context)
+
+
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.name)
+def test_committed_experiments_are_valid(path):
+    experiment = load_experiment(path)
+    values = {"training_size": "candidates", "smoothness": "smoothness"}
+    varied = values[experiment.definition.figure]
+    found = {getattr(run.recipe.training, varied) for run in experiment.runs}
+    assert {"candidates": 1.0, "smoothness": 2e-4}[varied] in found
+    assert 0.0 in found
 
 
 def test_runs_are_all_combinations_and_the_further_ones(tmp_path, driver):

@@ -32,6 +32,27 @@ def test_committed_recipes_are_valid(path):
     assert load_recipe(path).name
 
 
+def test_the_global_recipe_is_the_papers_configuration():
+    """Every number that Zhu et al. (2026) print, as docs/science.md lists them."""
+    recipe = load_recipe(REPOSITORY / "pipelines" / "global.yaml")
+    assert (recipe.period.start, recipe.period.end) == (date(2015, 3, 31), date(2025, 2, 28))
+    assert recipe.region is None
+    assert recipe.synthetic is None
+    assert recipe.collocation.products == ["smap_l4", "era5_land", "gldas"]
+    assert recipe.collocation.scale == {"gldas": 0.4}
+    assert not recipe.collocation.anomalies
+    assert recipe.ground_truth.good_flags == ["G"]
+    assert recipe.ground_truth.min_days == 180
+    sample, training = recipe.sample, recipe.training
+    assert sample.other_cells == 2500
+    assert sample.other_outside is not None  # the contiguous United States
+    assert (sample.split.train, sample.split.candidate) == (0.5, 0.3)
+    assert (training.window, training.n_coefficients, training.smoothness) == (360, 10, 2e-4)
+    assert (training.epochs, training.batch_size, training.learning_rate) == (50, 128, 1e-3)
+    assert (training.average_last, training.samples_per_epoch) == (5, None)
+    assert training.candidates == 0.0
+
+
 def test_root_is_made_absolute_and_filled_in(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe = load_recipe(write(tmp_path))
