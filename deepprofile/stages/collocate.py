@@ -37,6 +37,7 @@ from deepprofile.stages.context import Context, Plan, StageError
 from deepprofile.stages.extent import land_of
 from deepprofile.stages.publication import (
     fingerprint_of,
+    forget_unplanned,
     outstanding,
     publish_stage,
     require_all,
@@ -64,6 +65,7 @@ def run(context: Context) -> str:
     """Collocate the tiles that are not done for these inputs; then fill in the fallback."""
     url = context.paths.collocation
     planned_at, jobs = planned_head(url), _jobs(context)
+    forget_unplanned(url, STAGE, jobs)
     done, only = done_jobs(url, STAGE), to_retry(context, url, STAGE)
     rest = [
         job
