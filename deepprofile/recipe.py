@@ -174,6 +174,7 @@ class Sample(_Section):
     other_cells: Annotated[int, Field(ge=0)] = 2500
     other_outside: Bounds | None = Bounds(west=-125.0, south=24.5, east=-66.5, north=49.5)
     split: Split = Split()
+    allow_core_neighbours: Annotated[bool, Field(strict=True)] = False
     max_gap_days: Annotated[int, Field(ge=0)] = 3
     seed: Seed = 1
 
@@ -193,6 +194,16 @@ class Training(_Section):
     small_heads: Annotated[bool, Field(strict=True)] = True
     seed: Seed = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    processes: Count = 1
+
+    @model_validator(mode="after")
+    def _shares(self) -> Self:
+        if self.batch_size % self.processes:
+            raise ValueError(
+                f"batch_size {self.batch_size} can't be shared equally by {self.processes} "
+                "processes: expected a multiple of their number"
+            )
+        return self
 
     @model_validator(mode="after")
     def _average(self) -> Self:

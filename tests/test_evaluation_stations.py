@@ -96,7 +96,7 @@ def records(series: list[dict], n_days: int) -> StationRecords:
         row, column = grid.cell_index(longitude, latitude)
         rows.append(
             {
-                "network": "NET",
+                "network": s.get("network", "NET"),
                 "station": s["station"],
                 "row": int(row),
                 "column": int(column),
@@ -372,6 +372,14 @@ def test_cell_classes(stations, days, depth, expected):
     table = cell_table(ground_truth(records(series, 200)))
     assert list(table["cell_class"]) == [expected]
     assert table["n_working"].item() == (stations if days >= 180 else 0)
+
+
+def test_the_networks_of_a_cell_are_those_of_its_stations():
+    series = [
+        {"network": network, "station": f"S{i}", "depth": depth, "values": 0.2}
+        for i, (network, depth) in enumerate([("USCRN", 0.2), ("SCAN", 0.05), ("USCRN", 0.2)])
+    ]
+    assert list(cell_table(ground_truth(records(series, 200)))["network"]) == ["SCAN, USCRN"]
 
 
 def test_a_station_that_hardly_works_does_not_make_a_core_cell():

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from shutil import copytree
 
+import pandas as pd
 import pytest
 import xarray as xr
 import yaml
@@ -16,6 +17,7 @@ from deepprofile import places
 from deepprofile.evaluation import report, sections
 from deepprofile.recipe import load_recipe
 from deepprofile.stages import Context, chain, evaluate, synthesize
+from deepprofile.stages.cell_table import read_cell_table
 from deepprofile.store import describe, history
 from deepprofile.testing.object_store import SECRET_KEY
 
@@ -116,6 +118,7 @@ def test_cubes_model_and_metrics_are_the_same_bit_for_bit(local, remote):
         xr.testing.assert_equal(one, other)
         assert all(one[v].dtype == other[v].dtype for v in one.variables)
     assert dp.open_cube(remote.paths.coefficients)["flag"].isin([0, 1]).any().compute()
+    pd.testing.assert_frame_equal(*(read_cell_table(c.paths.cells) for c in (remote, local)))
     for name in ("model/model.safetensors", "report/metrics.csv"):
         assert (
             places.read_bytes(f"{remote.recipe.root}/{name}")

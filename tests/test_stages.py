@@ -11,10 +11,13 @@ import yaml
 from rich.console import Console
 
 import deepprofile as dp
+from deepprofile.evaluation.reference import cell_table
 from deepprofile.model.flags import Flag
+from deepprofile.model.io import read_description
 from deepprofile.model.prediction import predict_windows
 from deepprofile.recipe import load_recipe
 from deepprofile.stages import Context, StageError, chain, collocate
+from deepprofile.stages.stations import open_ground_truth
 from deepprofile.store import JobError, describe, history, render
 
 WINDOW = 40
@@ -157,13 +160,43 @@ def test_the_report_compares_all_estimates_with_stations_and_truth(finished):
     assert len(list((report / "figures").iterdir())) >= 5
 
 
+def test_the_table_of_cells_agrees_with_cube_stations_and_model(finished):
+    paths = finished.paths
+    table, cube = pd.read_parquet(paths.cells), dp.open_cube(paths.samples)
+    for name in ("row", "column", "latitude", "longitude", "split"):
+        np.testing.assert_array_equal(table[name], cube[name])
+    known = cell_table(open_ground_truth(paths.ground_truth)).set_index(["row", "column"])
+    with_stations = table[table["class"] != "other"]
+    found = known.loc[list(zip(with_stations["row"], with_stations["column"], strict=True))]
+    assert with_stations["class"].tolist() == found["cell_class"].tolist()
+    assert with_stations["network"].tolist() == found["network"].tolist()
+    assert with_stations["network"].str.len().min() > 0
+    assert set(table.loc[table["class"] == "other", "network"]) == {""}
+    core = table[table["class"] == "core"]
+    assert set(core["split"]) == {"validation"}
+    trains = table[table["split"].isin(["train", "candidate"])]
+    apart = [
+        np.abs(trains[axis].to_numpy()[:, None] - core[axis].to_numpy())
+        for axis in ("row", "column")
+    ]
+    assert len(core) and len(trains)
+    assert np.maximum(*apart).min() > 1
+    counted = read_description(paths.model)["metadata"]["cell_days"]
+    for split in ("train", "validation"):
+        mine = table[table["split"] == split].rename(columns={"samples": "sample"})
+        assert {name: mine[name].sum() for name in counted[split]} == counted[split]
+    assert "samples of" in finished.console.export_text(clear=False)
+
+
 def test_running_again_does_nothing_and_changes_nothing(finished):
     paths = finished.paths
+    table = Path(paths.cells).stat().st_mtime_ns
     cubes = [paths.product("smap_l4"), paths.collocation, paths.samples, paths.coefficients]
     before = [history(url)[0].snapshot_id for url in cubes]
     model = (Path(paths.model) / "model.safetensors").read_bytes()
     chain.run(["ingest", "collocate", "sample", "train", "predict"], finished)
     assert [history(url)[0].snapshot_id for url in cubes] == before
+    assert Path(paths.cells).stat().st_mtime_ns == table
     assert (Path(paths.model) / "model.safetensors").read_bytes() == model
 
 

@@ -131,6 +131,31 @@ def test_each_shard_is_read_once_for_all_its_cells(url, monkeypatch):
     assert len(read) == 2  # both blocks of the first tile
 
 
+@pytest.mark.parametrize("days", [(0, 40), (5, 35), (33, 34), (7, 7)])
+def test_cells_of_some_days_are_read_from_the_shards_of_these_days(url, days, monkeypatch):
+    cube = open_cube(url, chunks=None)
+    read = []
+    get = icechunk.IcechunkStore.get
+
+    async def counting(self, key, *args, **keys):
+        if "/c/" in key:
+            read.append(key)
+        return await get(self, key, *args, **keys)
+
+    monkeypatch.setattr(icechunk.IcechunkStore, "get", counting)
+    rows, columns = np.array([3, 9, 5]), np.array([70, 2, 79])
+    found = read_cells(
+        cube,
+        "soil_moisture",
+        rows + REGION.rows.start,
+        columns + REGION.columns.start,
+        days,
+    )
+    expected = np.moveaxis(moisture()[slice(*days)][:, :, rows, columns], -1, 0)
+    np.testing.assert_array_equal(found, expected)
+    assert len(read) == 2 * len({day // 32 for day in range(*days)})  # of both tiles
+
+
 @pytest.mark.parametrize("chunks", ["shard", None])
 @pytest.mark.parametrize("days", [None, (0, 40), (5, 35), (33, 34), (7, 7)])
 def test_a_tile_is_read_block_by_block(url, chunks, days):

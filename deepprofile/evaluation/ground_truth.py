@@ -54,7 +54,8 @@ def ground_truth(
 
     Returns:
         A reference, see :mod:`deepprofile.evaluation.reference`; ``n_working`` is the cell's
-        number of working stations. Series without any valid day are left out.
+        number of working stations, ``network`` names those of all its stations. Series without
+        any valid day are left out.
     """
     at_depth = _average(_placed(records.sensors), records.values, [*_STATION, "top", "bottom"])
     grouped = _group_stations(at_depth)
@@ -215,10 +216,12 @@ def _station_column(sensors: pd.DataFrame, values: Values) -> Values | None:
 def _classify_cells(
     at_depth: _Series, min_days: int, min_depth: float, core_stations: int
 ) -> pd.DataFrame:
-    """Class and number of working stations of each cell."""
+    """Class, number of working stations and networks of each cell."""
     stations = _average(at_depth.table, at_depth.values, _STATION)
     working = stations.table.assign(n_working=_valid_days(stations) >= min_days)
-    cells = working.groupby(CELL, as_index=False)["n_working"].sum()
+    cells = working.groupby(CELL, as_index=False).agg(
+        n_working=("n_working", "sum"), network=("network", _joined)
+    )
     deep = at_depth.table[at_depth.table["bottom"] > min_depth]
     cell_depths = _average(deep, at_depth.values, [*CELL, "top", "bottom"])
     days = cell_depths.table.assign(days=_valid_days(cell_depths))
@@ -226,7 +229,11 @@ def _classify_cells(
     qualifies = (cells["days"] >= min_days) & (cells["n_working"] > 0)
     classes = np.where(cells["n_working"] >= core_stations, "core", "extra")
     classes = np.where(qualifies, classes, UNQUALIFIED)
-    return pd.DataFrame(cells[[*CELL, "n_working"]]).assign(cell_class=classes)
+    return pd.DataFrame(cells[[*CELL, "n_working", "network"]]).assign(cell_class=classes)
+
+
+def _joined(names: pd.Series) -> str:
+    return ", ".join(sorted(set(names)))
 
 
 def _valid_days(series: _Series) -> NDArray[np.int64]:

@@ -6,7 +6,8 @@ A *reference* is a dataset with the dimensions ``series`` and ``time``:
 - ``n_stations(series, time)``: stations behind a day's value (0 for a known truth);
 - along ``series``: ``row`` and ``column`` of the cell, ``group`` (a name of
   :data:`~deepprofile.evaluation.depths.GROUP_NAMES`), ``top`` and ``bottom`` in metres over which
-  estimates are compared (equal: at that depth), ``cell_class``, ``split`` and ``n_working``.
+  estimates are compared (equal: at that depth), ``cell_class``, ``split``, ``n_working`` and
+  ``network`` (names of the networks whose stations the cell holds, joined by ", ").
 """
 
 import numpy as np
@@ -28,8 +29,9 @@ _COORDINATES = {
     "cell_class": str,
     "split": str,
     "n_working": np.int64,
+    "network": str,
 }
-_UNKNOWN = {"cell_class": "", "split": "", "n_working": 0}
+_UNKNOWN = {"cell_class": "", "split": "", "n_working": 0, "network": ""}
 _UNITS = {"top": "m", "bottom": "m"}
 
 
@@ -41,7 +43,7 @@ def build_reference(
     Args:
         time: days, shape (time,).
         table: a row per series with ``row``, ``column``, ``group``, ``top``, ``bottom`` and, where
-            known, ``cell_class``, ``split`` and ``n_working``.
+            known, ``cell_class``, ``split``, ``n_working`` and ``network``.
         values: shape (series, time), m³ m⁻³.
         n_stations: stations behind each value, same shape.
     """
@@ -99,8 +101,8 @@ def truth_reference(
 
 
 def cell_table(reference: xr.Dataset) -> pd.DataFrame:
-    """One row per cell: ``row``, ``column``, ``cell_class``, ``split`` and ``n_working``."""
-    names = [*CELL, "cell_class", "split", "n_working"]
+    """One row per cell: row, column, cell_class, split, n_working and network."""
+    names = [*CELL, "cell_class", "split", "n_working", "network"]
     table = pd.DataFrame({name: reference[name].to_numpy() for name in names})
     return table.drop_duplicates(CELL, ignore_index=True)
 

@@ -63,6 +63,11 @@ class Paths:
         return self._join("ground_truth.zarr")
 
     @property
+    def cells(self) -> str:
+        """Table of the chosen cells, a Parquet file."""
+        return self._join("cells.parquet")
+
+    @property
     def model(self) -> str:
         """Folder of the trained model and its loss history."""
         return self._join("model")

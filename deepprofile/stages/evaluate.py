@@ -15,6 +15,7 @@ from deepprofile.stages.material import report_inputs
 from deepprofile.stages.static import read_land
 from deepprofile.store import run_jobs
 from deepprofile.store.layout import BLOCK_DAYS, TILE_CELLS
+from deepprofile.store.writer import IN_FLIGHT
 
 STAGE = "evaluate"
 PRINTED_SPLIT = "validation"
@@ -44,7 +45,7 @@ def plan(recipe: Recipe) -> Plan:
     layers = sum(len(PRODUCTS[name].layers) for name in recipe.products)
     values = layers + recipe.training.n_coefficients
     read = tiles * n_days * values * TILE_CELLS * 4
-    memory = 2 * BLOCK_DAYS * recipe.training.n_coefficients * TILE_CELLS * 4
+    memory = 2 * IN_FLIGHT * BLOCK_DAYS * recipe.training.n_coefficients * TILE_CELLS * 4
     note = "at most: tiles without stations are left out"
     return Plan(tiles, read, 0, memory, note, {"read": read})
 

@@ -1,20 +1,23 @@
 """Stage sample: ground truth of the stations, choice of cells, and the series of each cell."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from dask.utils import format_bytes
 
 from deepprofile.collocation import Flag as CollocationFlag
+from deepprofile.collocation import median_weights
 from deepprofile.products import PRODUCTS
 from deepprofile.profile import Layer
 from deepprofile.recipe import Recipe
-from deepprofile.stages.cells import select_cells
+from deepprofile.stages.cell_days import skipped
+from deepprofile.stages.cell_table import COUNTS, counting_bytes, prepare_cell_table
+from deepprofile.stages.cells import CANDIDATE, CORE, TRAIN, beside_core, select_cells
 from deepprofile.stages.context import Context, Plan, StageError
 from deepprofile.stages.extent import land_of
+from deepprofile.stages.extract import Extracted, SampleJob, write_series
 from deepprofile.stages.publication import (
+    fingerprint_of,
     inputs_of,
     outstanding,
     publish_stage,
@@ -23,9 +26,7 @@ from deepprofile.stages.publication import (
 )
 from deepprofile.stages.stations import prepare_ground_truth
 from deepprofile.store import (
-    SinglePiece,
     Template,
-    Writer,
     done_jobs,
     open_cube,
     planned_head,
@@ -34,43 +35,11 @@ from deepprofile.store import (
 )
 from deepprofile.store.kinds import NOT_PROCESSED
 from deepprofile.store.layout import BLOCK_DAYS, TILE_CELLS, TILE_COLUMNS, TILE_ROWS, Tile
+from deepprofile.store.writer import IN_FLIGHT
 
 STAGE = "sample"
-
-
-@dataclass(frozen=True)
-class SampleJob(SinglePiece):
-    """The chosen cells of one tile.
-
-    Attributes:
-        tile: the tile.
-        first: position of its first cell in the samples cube.
-        rows: global rows of its cells.
-        columns: global columns.
-        days: first day index of the period and the one after the last, where the series end;
-            what lies before the first is left out.
-        cubes: URL of each target product's cube, by product, in order of the layers.
-        smap_l4: URL of the cube with the forcing.
-        static: URL of the cube with the auxiliary features.
-        collocation: URL of the cube with the weights.
-        fingerprint: of the cubes read, the cells and the settings.
-    """
-
-    tile: Tile
-    first: int
-    rows: tuple[int, ...]
-    columns: tuple[int, ...]
-    days: tuple[int, int]
-    cubes: Mapping[str, str]
-    smap_l4: str
-    static: str
-    collocation: str
-    fingerprint: str
-
-    @property
-    def key(self) -> str:
-        """Name in the ledger."""
-        return f"tile {self.tile.row} {self.tile.column}"
+SHARDS_READ = 3
+"""Raw shards that reading one takes: raw, as read, packed (measured in a job: 2.7 to 3.1)."""
 
 
 def run(context: Context) -> str:
@@ -80,6 +49,7 @@ def run(context: Context) -> str:
     stations = prepare_ground_truth(context)
     cells = _cells(context, stations)
     jobs = outstanding(_jobs(context, cells), done_jobs(url, STAGE), to_retry(context, url, STAGE))
+    moved = [Extracted(0, 0)]
     if jobs:
         outcome = publish_stage(
             context,
@@ -93,9 +63,12 @@ def run(context: Context) -> str:
             n_days=context.recipe.period.days.stop,
         )
         require_all(STAGE, outcome.failed)
-    counts = cells.value_counts(["cell_class", "split"]).reset_index(name="n").sort_values("split")
-    return ", ".join(
-        f"{line.n} {line.cell_class} cells for {line.split}" for line in counts.itertuples()
+        moved += [extracted for _, extracted in outcome.results]
+    table = prepare_cell_table(context, stations)
+    read, written = (sum(part) for part in zip(*moved, strict=True))
+    return (
+        f"{_cells_line(table)}; {_samples_line(table)}; read {format_bytes(read)} and wrote "
+        f"{format_bytes(written)} raw; table in {context.paths.cells}"
     )
 
 
@@ -106,7 +79,10 @@ def plan(recipe: Recipe) -> Plan:
     tiles = min(land_of(recipe).tiles, cells)
     read = tiles * TILE_CELLS * n_days * _values_a_day(recipe) * 4
     written = series_bytes(recipe)
-    memory = BLOCK_DAYS * TILE_CELLS * _values_a_day(recipe) * 4 + 2 * written // max(tiles, 1)
+    in_flight = SHARDS_READ * IN_FLIGHT * BLOCK_DAYS * TILE_CELLS * _inputs_a_day() * 4
+    memory = max(
+        in_flight + 2 * written // max(tiles, 1), counting_bytes(n_days * _values_a_day(recipe))
+    )
     return Plan(
         tiles,
         read,
@@ -128,20 +104,6 @@ def series_bytes(recipe: Recipe) -> int:
     return drawn_cells(recipe) * n_days * _values_a_day(recipe) * 4
 
 
-def write_series(writer: Writer, job: SampleJob) -> int:
-    """Write the series, features, targets and weights of a tile's cells."""
-    cells = {"cell": slice(job.first, job.first + len(job.rows))}
-    where = job.rows, job.columns
-    series = read_cells(job.smap_l4, "forcing", *where)
-    moisture = [read_cells(url, "soil_moisture", *where) for url in job.cubes.values()]
-    target = np.concatenate([_fit(values, job.days) for values in moisture], axis=2)
-    writer.write("series", cells, _time_last(_fit(series, job.days)))
-    writer.write("auxiliary", cells, read_cells(job.static, "auxiliary", *where))
-    writer.write("target", cells, _time_last(target))
-    writer.write("weight", cells, _layer_weights(job))
-    return len(job.rows)
-
-
 def target_layers(recipe: Recipe) -> list[Layer]:
     """Layers of the products that were collocated, in the order of the products."""
     return [layer for name in recipe.collocation.products for layer in PRODUCTS[name].layers]
@@ -149,31 +111,46 @@ def target_layers(recipe: Recipe) -> list[Layer]:
 
 def _values_a_day(recipe: Recipe) -> int:
     """Values of a cell and day: inputs of the network and targets."""
-    inputs = [field for field in PRODUCTS["smap_l4"].fields if field.layer is None]
-    return len(inputs) + len(target_layers(recipe))
+    return _inputs_a_day() + len(target_layers(recipe))
 
 
-def _layer_weights(job: SampleJob) -> NDArray[np.float32]:
-    """Thickness of each layer in metres times the weight of its product, (cells, layers)."""
-    weight = read_cells(job.collocation, "weight", job.rows, job.columns)
-    products = open_cube(job.collocation, chunks=None)["product"].values.tolist()
-    layers = [layer for name in job.cubes for layer in PRODUCTS[name].layers]
-    thickness = np.array([layer.thickness for layer in layers])
-    position = [products.index(layer.product) for layer in layers]
-    return np.asarray(weight[:, position] * thickness, dtype=np.float32)
+def _inputs_a_day() -> int:
+    return sum(field.layer is None for field in PRODUCTS["smap_l4"].fields)
 
 
-def _fit(values: NDArray[np.float32], days: tuple[int, int]) -> NDArray[np.float32]:
-    """Values (cells, time, …) up to the end of the period, missing before its start."""
-    short = max(0, days[1] - values.shape[1])
-    padding = [(0, 0), (0, short), *[(0, 0)] * (values.ndim - 2)]
-    fitted = np.pad(values[:, : days[1]], padding, constant_values=np.nan)
-    fitted[:, : days[0]] = np.nan
-    return fitted
+def training_weights(
+    collocation: str, cells: pd.DataFrame, scale: Mapping[str, float]
+) -> dict[str, float]:
+    """Weight of each product where collocation is invalid: the median over valid training cells.
+
+    The medians of the collocation cube are over all cells and so over those that validate too:
+    what a network learns from must not depend on these.
+
+    Args:
+        collocation: URL of the cube.
+        cells: columns ``row``, ``column``, ``split``.
+        scale: factor s of a product, 1 where not named; the weights are ∝ s where no training cell
+            is valid.
+    """
+    training = cells[cells["split"] == TRAIN]
+    where = training["row"].to_numpy(), training["column"].to_numpy()
+    cube = open_cube(collocation, chunks=None)
+    weight, flag = (read_cells(cube, name, *where) for name in ("weight", "flag"))
+    products = cube["product"].values.tolist()
+    medians = median_weights(weight.T, flag, [scale.get(name, 1.0) for name in products])
+    return dict(zip(products, medians.tolist(), strict=True))
 
 
-def _time_last(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.ascontiguousarray(np.moveaxis(values, 1, -1))
+def _cells_line(table: pd.DataFrame) -> str:
+    counts = table.value_counts(["class", "split"]).sort_index(level=["split", "class"])
+    named = zip(counts.index.tolist(), counts.tolist(), strict=True)
+    return ", ".join(f"{n:,} {kind} cells for {split}" for (kind, split), n in named)
+
+
+def _samples_line(table: pd.DataFrame) -> str:
+    days = {name: int(table[name].sum()) for name in COUNTS}
+    total = sum(days.values())
+    return f"{days['samples']:,} samples of {total:,} cell-days; skipped: {skipped(days)}"
 
 
 def _cells(context: Context, stations: pd.DataFrame) -> pd.DataFrame:
@@ -190,20 +167,43 @@ def _cells(context: Context, stations: pd.DataFrame) -> pd.DataFrame:
         other_outside=options.other_outside,
         split=options.split,
         seed=options.seed,
+        allow_core_neighbours=options.allow_core_neighbours,
     )
-    if not (cells["split"] == "train").any():
+    if not (cells["split"] == TRAIN).any():
         raise StageError(
             f"no cell can train: {int(complete.sum())} land cells have all products, "
             f"{len(stations)} cells have stations, sample.other_cells is {options.other_cells}. "
-            "Check the region and sample.other_outside in the recipe."
+            "Check the region and sample.other_outside in the recipe; where all cells lie beside "
+            "core cells, sample.allow_core_neighbours lets them train."
         )
+    if not options.allow_core_neighbours:
+        _tell_neighbours(context, cells, int(beside_core(cells, stations).sum()))
     return cells
+
+
+def _tell_neighbours(context: Context, cells: pd.DataFrame, n_beside: int) -> None:
+    if not n_beside:
+        return
+    split, free = context.recipe.sample.split, int((cells["cell_class"] != CORE).sum())
+    context.console.print(
+        f"  {n_beside:,} of {free:,} extra and other cells lie beside core cells and validate",
+        highlight=False,
+    )
+    for name, share in ((TRAIN, split.train), (CANDIDATE, split.candidate)):
+        found, wanted = int((cells["split"] == name).sum()), round(share * free)
+        if found < wanted:
+            context.console.print(
+                f"  [yellow]so {found:,} cells are left for {name}, {wanted:,} were to be[/yellow]",
+                highlight=False,
+            )
 
 
 def _jobs(context: Context, cells: pd.DataFrame) -> list[SampleJob]:
     paths, recipe = context.paths, context.recipe
     cubes = {name: paths.product(name) for name in recipe.collocation.products}
-    inputs = _inputs(context)
+    given = training_weights(paths.collocation, cells, recipe.collocation.scale)
+    fallback = tuple(given[name] for name in cubes)
+    inputs = fingerprint_of([_inputs(context), *(f"{weight:.9f}" for weight in fallback)])
     owners = [
         Tile(row // TILE_ROWS, column // TILE_COLUMNS)
         for row, column in zip(cells["row"].tolist(), cells["column"].tolist(), strict=True)
@@ -219,6 +219,7 @@ def _jobs(context: Context, cells: pd.DataFrame) -> list[SampleJob]:
             paths.product("smap_l4"),
             paths.static,
             paths.collocation,
+            fallback,
             inputs,
         )
         for tile in dict.fromkeys(owners)

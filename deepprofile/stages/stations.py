@@ -19,14 +19,16 @@ from deepprofile.stages.publication import fingerprint_of
 from deepprofile.stages.remote import Report, run_on_worker
 from deepprofile.store.layout import day_at
 
-STATION_COLUMNS = ["row", "column", "cell_class"]
+STATION_COLUMNS = ["row", "column", "cell_class", "network"]
+FORM = "2: with networks"
+"""What the ground truth holds; where another one lies, the archives are read anew."""
 
 
 def prepare_ground_truth(context: Context) -> pd.DataFrame:
     """Read the station archives, where this is not done for this recipe.
 
     Returns:
-        One line a station cell: row, column, cell_class. Empty without stations.
+        One line a station cell: row, column, cell_class, network. Empty without stations.
     """
     recipe, url = context.recipe, context.paths.ground_truth
     if recipe.stations is None:
@@ -34,7 +36,7 @@ def prepare_ground_truth(context: Context) -> pd.DataFrame:
             {"row": int, "column": int}
         )
     tags = [tags_text(archive) for archive in recipe.stations.urls]
-    digest = fingerprint_of([recipe.digest("stations", "ground_truth", "period"), *tags])
+    digest = fingerprint_of([FORM, recipe.digest("stations", "ground_truth", "period"), *tags])
     if _digest(url) != digest:
         rejected = run_on_worker(context, "reading station archives", _read, recipe, url, digest)
         for item in rejected[:10]:

@@ -14,13 +14,9 @@ from deepprofile.model.coverage import Coverage, coverage
 from deepprofile.model.samples import Samples
 from deepprofile.profile import Layer
 from deepprofile.recipe import Recipe
+from deepprofile.stages.cell_days import skipped
 from deepprofile.stages.context import StageError
-from deepprofile.stages.training_notes import (
-    Names,
-    cells_without_samples,
-    coverage_counts,
-    skipped,
-)
+from deepprofile.stages.training_notes import Names, cells_without_samples, coverage_counts
 from deepprofile.store import layers_of, open_cube
 
 

@@ -1,6 +1,6 @@
 """What the stage train tells: cells and days by name, and what became of every cell-day."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -10,18 +10,12 @@ from torch import Tensor
 
 from deepprofile.model.coverage import FATES, Coverage
 from deepprofile.model.network import DeepProfile
+from deepprofile.stages.cell_days import WORDS, skipped
 
 MAX_NAMED = 10
 """Cells that a line names; all are in the model's metadata."""
 USED = ("train", "validation")
 """Splits whose samples are used."""
-WORDS = {
-    "before_first_window": "before the first full window",
-    "missing_features": "without all static features",
-    "gap_in_forcing": "with a gap of the forcing in the window",
-    "no_target": "without a target",
-}
-"""Why a cell-day is no sample."""
 NO_TARGET_AT_ALL = "no target on any day"
 
 
@@ -77,11 +71,6 @@ def coverage_counts(found: Coverage, names: Names) -> dict[str, dict[str, int]]:
     """Cell-days of each split in use by what became of them."""
     split = names.cells["split"].to_numpy()
     return {part: found.counts(split == part) for part in USED}
-
-
-def skipped(counts: Mapping[str, int]) -> str:
-    """Cell-days that are no samples by reason, in words."""
-    return ", ".join(f"{counts[k]:,} {text}" for k, text in WORDS.items() if counts[k]) or "none"
 
 
 def constant_inputs(model: DeepProfile) -> list[str]:

@@ -58,7 +58,13 @@ def read_tile(
     return values
 
 
-def read_cells(cube: Cube, array: str, rows: ArrayLike, columns: ArrayLike) -> NDArray[Any]:
+def read_cells(
+    cube: Cube,
+    array: str,
+    rows: ArrayLike,
+    columns: ArrayLike,
+    days: tuple[int, int] | None = None,
+) -> NDArray[Any]:
     """Values of single cells, each shard that holds one of them read once.
 
     Args:
@@ -66,33 +72,51 @@ def read_cells(cube: Cube, array: str, rows: ArrayLike, columns: ArrayLike) -> N
         array: name of the array.
         rows: global rows of the cells, shape (cells,).
         columns: global columns, shape (cells,).
+        days: first day and the one after the last, counted from the cube's first day; None for
+            all days.
 
     Returns:
         Shape (cells, …): the other dimensions in the order of the array.
 
     Raises:
-        ValueError: if a cell lies outside the cube.
+        ValueError: if a cell or the days lie outside the cube.
     """
     variable, region = _opened(cube, array)
     row, column = np.asarray(rows, dtype=np.int64), np.asarray(columns, dtype=np.int64)
     _check_cells(region, row, column)
-    values = np.empty((row.size, *variable.shape[:-2]), dtype=variable.dtype)
+    timed = "time" in variable.dims
+    start, stop = _checked_days(days, variable.sizes["time"]) if timed else (0, 0)
+    leading = (stop - start, *variable.shape[1:-2]) if timed else variable.shape[:-2]
+    values = np.empty((row.size, *leading), dtype=variable.dtype)
     if 0 in values.shape:
         return values
+
+    def read(here: NDArray[np.int64], tile: Tile, part: slice | None) -> None:
+        y, x = row[here] - tile.rows.start, column[here] - tile.columns.start
+        local_rows, local_columns = region.local(tile)
+        shard = variable.isel(y=local_rows, x=local_columns)
+        if part is None:
+            values[here] = np.moveaxis(shard.values[..., y, x], -1, 0)
+        else:
+            into = slice(part.start - start, part.stop - start)
+            values[here, into] = np.moveaxis(shard.isel(time=part).values[..., y, x], -1, 0)
+
+    parts = list(_block_parts(start, stop)) if timed else [None]
+    shards = [(here, tile, part) for tile, here in _by_tile(row, column) for part in parts]
+    with ThreadPoolExecutor(min(len(shards), IN_FLIGHT)) as pool:
+        for done in [pool.submit(read, *shard) for shard in shards]:
+            done.result()
+    return values
+
+
+def _by_tile(
+    row: NDArray[np.int64], column: NDArray[np.int64]
+) -> Iterator[tuple[Tile, NDArray[np.int64]]]:
+    """Tiles that hold cells, each with the positions of its cells."""
     tile_row, tile_column = row // TILE_ROWS, column // TILE_COLUMNS
     for pair in np.unique(np.stack([tile_row, tile_column], axis=1), axis=0):
         tile = Tile(int(pair[0]), int(pair[1]))
-        here = np.flatnonzero((tile_row == tile.row) & (tile_column == tile.column))
-        y, x = row[here] - tile.rows.start, column[here] - tile.columns.start
-        local_rows, local_columns = region.local(tile)
-        selected = variable.isel(y=local_rows, x=local_columns)
-        if "time" not in variable.dims:
-            values[here] = np.moveaxis(selected.values[..., y, x], -1, 0)
-            continue
-        for part in _block_parts(0, variable.sizes["time"]):
-            shard = selected.isel(time=part).values
-            values[here, part] = np.moveaxis(shard[..., y, x], -1, 0)
-    return values
+        yield tile, np.flatnonzero((tile_row == tile.row) & (tile_column == tile.column))
 
 
 def layers_of(dataset: xr.Dataset) -> list[Layer]:
