@@ -53,10 +53,12 @@ def smoothness(results: Results) -> Figure:
     figure = new_figure(11, 8.6)
     (fit, penalty), (spread, depth) = figure.subplots(2, 2)
     order = _starts(results.runs)
-    _by_lambda(fit, results.runs, order, {"root": "L_root", "surface": "L_surf"})
-    fit.set_ylabel("Validation loss (m⁶ m⁻⁶)", fontsize=8)
-    heading(fit, "Fit to the products' layers")
+    changes = _against_least(results.runs, ["root", "surface"])
+    _by_lambda(fit, changes, order, {"root": "L_root", "surface": "L_surf"})
+    fit.set_ylabel("Change of the validation loss (%)", fontsize=8)
+    heading(fit, f"Fit to the products' layers, against λ = {results.runs['lambda'].min():g}")
     _by_lambda(penalty, results.runs, order, {"smoothness": "L_o"})
+    penalty.set_yscale("log")
     penalty.set_ylabel("L_o = Σ i² mean β_i², before λ", fontsize=8)
     heading(penalty, "Size of the high-order terms")
     most = results.coefficients["n_coefficients"].max()
@@ -102,6 +104,13 @@ def _positions(table: pd.DataFrame, order: Sequence[_Start]) -> list[int]:
     return [order.index((float(x), bool(small))) for x, small in zip(*_keys(table), strict=True)]
 
 
+def _against_least(runs: pd.DataFrame, terms: list[str]) -> pd.DataFrame:
+    """Loss terms in percent above those of the least λ and the same n, from small heads."""
+    least = runs[runs["small_heads"] & (runs["lambda"] == runs["lambda"].min())]
+    base = least.groupby("n_coefficients")[terms].mean().reindex(runs["n_coefficients"])
+    return runs.assign(**{term: 100 * (runs[term] / base[term].to_numpy() - 1) for term in terms})
+
+
 def _by_lambda(
     axes: Axes, runs: pd.DataFrame, order: Sequence[_Start], terms: dict[str, str]
 ) -> None:
@@ -119,7 +128,6 @@ def _by_lambda(
                 label=f"{name}, n = {n}",
                 ms=4,
             )
-    axes.set_yscale("log")
     axes.legend(fontsize=8, frameon=False, ncols=len(terms))
 
 

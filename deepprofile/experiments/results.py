@@ -163,25 +163,36 @@ def _best_by_depth(results: Results) -> Iterator[str]:
     chosen = chosen[chosen["n_coefficients"] == chosen["n_coefficients"].max()]
     for reference, table in chosen.groupby("reference"):
         by_depth = table.groupby(["group", "lambda"], sort=False)["r"].mean().unstack()
-        best = by_depth.dropna(how="all").idxmax(axis=1)
-        words = ", ".join(f"{group} {value:g}" for group, value in best.items())
+        by_depth = by_depth.dropna(how="all")
+        words = ", ".join(
+            f"{group} {line.idxmax():g} ({line.max():.3f}; lowest {line.min():.3f})"
+            for group, line in by_depth.iterrows()
+        )
         yield f"against {reference} the highest median R is at λ: {words}"
 
 
 def _of_convergence(results: Results) -> Iterator[str]:
-    """How much the validation loss still falls over the last fifth of the epochs."""
-    table = results.losses[results.losses["split"] == "validation"]
-    falls = []
-    for _, history in table.groupby("run"):
-        fifth = max(1, len(history) // 5)
-        if len(history) > fifth:
-            late = history["total"].iloc[-fifth:].mean()
-            falls.append(late / history["total"].iloc[-2 * fifth : -fifth].mean() - 1)
+    """How much the losses still move over the last fifth of the epochs."""
+    falls, moves, averages = [], [], []
+    for run, history in results.losses.groupby("run"):
+        train, validation = (
+            history.loc[history["split"] == split, "total"] for split in ("train", "validation")
+        )
+        fifth = len(train) // 5
+        if not fifth:
+            continue
+        falls.append(train.iloc[-fifth:].mean() / train.iloc[-2 * fifth : -fifth].mean() - 1)
+        late = validation.iloc[-fifth:]
+        final = results.runs.set_index("run")["total"][str(run)]
+        moves.append(late.std(ddof=1) / late.mean())
+        averages.append(final / late.mean() - 1)
     if falls:
-        low, high = min(falls), max(falls)
         yield (
-            "the mean validation loss of the last fifth of the epochs against the fifth before: "
-            f"{low:+.1%} to {high:+.1%} over the runs"
+            "over the last fifth of the epochs the mean training loss is "
+            f"{min(falls):+.1%} to {max(falls):+.1%} from that of the fifth before; the validation "
+            f"loss after an epoch moves by {np.median(moves):.1%} (median of the standard "
+            f"deviations) and that of the averaged parameters lies {np.median(averages):+.1%} from "
+            "its mean"
         )
 
 
