@@ -29,6 +29,7 @@ SLOWEST = (
     "test_faults_store",
     "test_object_store_commands",
     "test_predict_stage",
+    "test_train_parallel",
     "test_faults_disk",
     "test_faults_driver",
     "test_model_training",

@@ -14,6 +14,7 @@ from deepprofile.model.configuration import NetworkConfig, TrainingConfig
 from deepprofile.model.divergence import NameSample, by_position, divergence
 from deepprofile.model.loss import DeepProfileLoss, LossTerms
 from deepprofile.model.network import DeepProfile
+from deepprofile.model.parallel import ALONE, Processes
 from deepprofile.model.samples import Batch, Samples
 from deepprofile.profile import Layer
 
@@ -50,12 +51,14 @@ class Trainer:
         config: TrainingConfig,
         network: NetworkConfig | None,
         name_sample: NameSample = by_position,
+        processes: Processes = ALONE,
     ) -> None:
         """Set the start of training; draws from torch's global generator."""
         network = network or _default_network(samples, layers)
         _check(samples, layers, network)
-        _check_counts(index, validation, config)
+        _check_counts(index, validation, config, processes)
         self.config = config
+        self.processes = processes
         self.name_sample = name_sample
         self.window = network.window
         self.samples = samples.to(config.device)
@@ -68,6 +71,7 @@ class Trainer:
         if config.small_heads:
             self.model.initialise_heads(samples.mean_target(index))
         self.model.to(config.device)
+        self.network = processes.spread(self.model, config.device)
         self.loss = DeepProfileLoss(
             layers, config.surface_layer, config.smoothness, network.n_coefficients
         ).to(config.device)
@@ -79,6 +83,7 @@ class Trainer:
 
     def run_epoch(self, epoch: int, on_step: OnStep | None = None) -> list[EpochRecord]:
         """One epoch of training and its validation; ``epoch`` counts from 1."""
+        self.processes.align(self.state())
         records = [self._train_epoch(epoch, on_step)]
         if epoch > self.config.epochs - self.config.average_last:
             self.average.update_parameters(self.model)
@@ -90,13 +95,13 @@ class Trainer:
     def finish(self) -> DeepProfile:
         """The averaged model with batch-norm statistics of its own, in evaluation mode."""
         draw = self._draw(self.config.statistics_batches * self.config.batch_size)
-        batches = ((self._gather(part),) for part in self._batches(draw))
+        batches = ((self._gather_share(part),) for part in self._batches(draw))
         model = cast(DeepProfile, self.average.module)
         update_bn(batches, _TakesBatch(model))
         if len(self.validation):
             epoch = self.config.epochs
             self.records.append(self._validate(model, epoch, "validation_average"))
-        return model.cpu().eval()
+        return _plain(model, self.processes).cpu().eval()
 
     def state(self) -> dict[str, Tensor]:
         """All tensors on which later epochs depend, by name."""
@@ -144,23 +149,26 @@ class Trainer:
         return _record(epoch, "train", total / len(batches), speed)
 
     def _step(self, part: Tensor, where: str) -> Tensor:
-        batch = self._gather(part)
-        coefficients = self.model(batch.series, batch.auxiliary)
-        terms = self.loss(coefficients, batch.target, batch.weight)
+        batch = self._gather_share(part)
+        coefficients = self.network(batch.series, batch.auxiliary)
+        terms = self._terms(coefficients, batch)
         self.optimiser.zero_grad(set_to_none=True)
-        terms.total.backward()
+        terms.total.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_norm)
-        values = torch.stack((*terms, norm)).detach().double().cpu()
-        self._check_finite(where, values, part, batch)
+        values = self.processes.mean(torch.stack((*terms, norm)).detach().double()).cpu()
+        self._check_finite(where, values, part)
         self.optimiser.step()
         return values[: len(terms)]
 
-    def _check_finite(self, where: str, values: Tensor, part: Tensor, batch: Batch) -> None:
-        """Raise TrainingDivergedError unless the terms, and the gradient's norm, are finite."""
+    def _check_finite(self, where: str, values: Tensor, part: Tensor) -> None:
+        """Raise TrainingDivergedError unless the terms, and the gradient's norm, are finite.
+
+        The values are those of the whole batch, so that all processes stop at once.
+        """
         if not torch.isfinite(values).all():
             names = (*LossTerms._fields, "gradient")
             named = dict(zip(names, values.tolist(), strict=False))
-            raise divergence(where, named, part, batch, self.name_sample)
+            raise divergence(where, named, part, self._gather(part), self.name_sample)
 
     @torch.no_grad()
     def _validate(self, model: DeepProfile, epoch: int, split: str) -> EpochRecord:
@@ -168,15 +176,22 @@ class Trainer:
         total = torch.zeros(len(LossTerms._fields), dtype=torch.float64)
         batches = self._batches(self.validation)
         for part in batches:
-            batch = self._gather(part)
-            terms = self.loss(model(batch.series, batch.auxiliary), batch.target, batch.weight)
-            values = torch.stack(terms).double().cpu()
-            self._check_finite(f"the validation after epoch {epoch}", values, part, batch)
+            batch = self._gather_share(part)
+            terms = self._terms(model(batch.series, batch.auxiliary), batch)
+            values = self.processes.mean(torch.stack(terms).double()).cpu()
+            self._check_finite(f"the validation after epoch {epoch}", values, part)
             total += values
         return _record(epoch, split, total / len(batches), float("nan"))
 
+    def _terms(self, coefficients: Tensor, batch: Batch) -> LossTerms:
+        return self.processes.terms(self.loss(coefficients, batch.target, batch.weight))
+
     def _gather(self, part: Tensor) -> Batch:
         return self.samples.gather(part, self.window)
+
+    def _gather_share(self, part: Tensor) -> Batch:
+        """This process's samples of a batch."""
+        return self._gather(self.processes.share(part))
 
     def _draw(self, n_samples: int | None) -> Tensor:
         """Samples in random order without replacement: all of them, or some."""
@@ -201,6 +216,15 @@ class _TakesBatch(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         return self.model(batch.series, batch.auxiliary)  # type: ignore[no-any-return]
+
+
+def _plain(model: DeepProfile, processes: Processes) -> DeepProfile:
+    """A model whose batch norms need no other process."""
+    if processes.size == 1:
+        return model
+    plain = DeepProfile.from_config(model.config)
+    plain.load_state_dict(model.state_dict())
+    return plain
 
 
 def _record(epoch: int, split: str, terms: Tensor, speed: float) -> EpochRecord:
@@ -228,7 +252,14 @@ def _check(samples: Samples, layers: Sequence[Layer], network: NetworkConfig) ->
         )
 
 
-def _check_counts(index: Tensor, validation: Tensor, config: TrainingConfig) -> None:
+def _check_counts(
+    index: Tensor, validation: Tensor, config: TrainingConfig, processes: Processes
+) -> None:
+    if config.batch_size % processes.size:
+        raise ValueError(
+            f"batch_size {config.batch_size} can't be shared equally by {processes.size} "
+            "processes: expected a multiple of their number"
+        )
     drawn = {
         "an epoch": min(len(index), config.samples_per_epoch or len(index)),
         "validation": min(len(validation), config.validation_samples),

@@ -27,6 +27,7 @@ from deepprofile.model.checkpoints import (
 from deepprofile.model.configuration import NetworkConfig, TrainingConfig
 from deepprofile.model.divergence import NameSample, TrainingDivergedError, by_position
 from deepprofile.model.network import DeepProfile
+from deepprofile.model.parallel import ALONE, Processes
 from deepprofile.model.samples import Samples
 from deepprofile.model.trainer import EpochRecord, OnStep, Trainer
 from deepprofile.profile import Layer
@@ -60,6 +61,7 @@ def train(
     on_step: OnStep | None = None,
     checkpoints: Checkpoints | None = None,
     name_sample: NameSample = by_position,
+    processes: Processes = ALONE,
 ) -> tuple[DeepProfile, pd.DataFrame]:
     """Train a network from its start, or from the last checkpoint.
 
@@ -77,6 +79,9 @@ def train(
             training goes on from it: on the same processor, with the same number of threads and
             versions, to the same bits. None: no checkpoint.
         name_sample: how an error names a sample.
+        processes: this process among those that train together, see
+            :func:`~deepprofile.model.parallel.joined`; by default it trains alone. All are given
+            the same arguments; number 0 writes the checkpoints.
 
     Returns:
         The averaged model in evaluation mode on the CPU, and the history: one row an epoch and
@@ -84,18 +89,23 @@ def train(
 
     Raises:
         ValueError: if training or validation samples (where there are any) are fewer than one
-            batch, or the shapes don't match.
+            batch, the shapes don't match, or the processes can't share a batch equally.
         TrainingDivergedError: if a loss or gradient is not finite; names cells and days of the
             batch. The last checkpoint stays.
         CheckpointError: if the checkpoints are of another training, naming each difference, or
             none of them can be read.
+        DifferentProcessesError: if the processes don't train the same.
     """
     with _threads(config.threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        trainer = Trainer(samples, index, validation, layers, config, network, name_sample)
+        trainer = Trainer(
+            samples, index, validation, layers, config, network, name_sample, processes
+        )
         data = fingerprints(samples, index, validation) if checkpoints else {}
         log = _Log(trainer, checkpoints, data)
-        for epoch in range(log.resume() + 1, config.epochs + 1):
+        done = log.resume()
+        processes.agree({**log.settings, "epochs done": done})
+        for epoch in range(done + 1, config.epochs + 1):
             records = trainer.run_epoch(epoch, on_step)
             log.save(epoch)
             if on_epoch is not None:
@@ -116,6 +126,7 @@ class _Log:
         self.conditions: dict[str, Any] = {
             **{name: training.pop(name) for name in CONDITIONS},
             "threads": torch.get_num_threads(),
+            "processes": trainer.processes.size,
             "processor": torch.backends.cpu.get_cpu_capability(),
             "torch": torch.__version__,
             "deepprofile": version("deepprofile"),
@@ -140,8 +151,8 @@ class _Log:
         return found.epoch
 
     def save(self, epoch: int) -> None:
-        """Write the trainer's state after an epoch."""
-        if self.checkpoints is not None:
+        """Write the trainer's state after an epoch; one process does."""
+        if self.checkpoints is not None and self.trainer.processes.rank == 0:
             history = [asdict(record) for record in self.trainer.records]
             state = self.trainer.state()
             done = Checkpoint(epoch, state, history, self.settings, self.conditions)

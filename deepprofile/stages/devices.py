@@ -1,5 +1,6 @@
 """Whether the workers have the device and the precision that a recipe asks for."""
 
+import os
 import socket
 from collections import Counter
 from collections.abc import Mapping
@@ -27,12 +28,14 @@ class Answer:
         reason: why it can't.
         host: name of its machine.
         gpu: identity of its GPU; empty without one.
+        process: number of its process on that machine.
     """
 
     kind: str
     reason: str = ""
     host: str = ""
     gpu: str = ""
+    process: int = 0
 
 
 def settle_device(context: Context) -> Context:
@@ -90,13 +93,16 @@ def settle(asked: Predict, answers: Mapping[str, Answer]) -> tuple[str, str]:
 def training_workers(context: Context) -> tuple[str, list[str]]:
     """Device on which the network is trained, ``cpu`` or ``cuda``, and the workers that have it.
 
-    ``auto`` is a GPU where any worker has one. Only one worker trains: it does not matter whether
-    others share its GPU.
+    ``auto`` is a GPU where any worker has one. Where one process trains, it does not matter whether
+    others share its GPU, and any of the workers will do. Where several train, these are as many
+    workers, each a process with a GPU of its own where they train on GPUs, on as many machines as
+    there are.
 
     Raises:
-        StageError: if there is no worker, or none has the GPU that the recipe asks for.
+        StageError: if there is no worker, none has the GPU that the recipe asks for, or there are
+            too few for the processes that the recipe asks for.
     """
-    asked = context.recipe.training.device
+    asked, size = context.recipe.training.device, context.recipe.training.processes
     answers: dict[str, Answer] = context.client.run(_answer, asked, "float32")
     if not answers:
         raise StageError(NO_WORKERS)
@@ -109,7 +115,34 @@ def training_workers(context: Context) -> tuple[str, list[str]]:
             "with a GPU (--cluster cluster/gpu.yaml)."
         )
     device = "cuda" if "cuda" in kinds.values() else "cpu"
-    return device, sorted(address for address, kind in kinds.items() if kind == device)
+    able = {address: answers[address] for address in sorted(kinds) if kinds[address] == device}
+    if size == 1:
+        return device, list(able)
+    apart = workers_apart(able)
+    if len(apart) < size:
+        what = "workers with a GPU of their own" if device == "cuda" else "worker processes"
+        raise StageError(
+            f"training.processes {size}: there are {len(apart)} {what}. Set the key to "
+            f"{len(apart)} at most, or run on a cluster with more."
+        )
+    return device, apart[:size]
+
+
+def workers_apart(answers: Mapping[str, Answer]) -> list[str]:
+    """Workers of which no two share a process or a GPU, machine by machine in turn.
+
+    Args:
+        answers: of each worker, by its address.
+    """
+    first: dict[tuple[str, str | int], str] = {}
+    for address, answer in answers.items():
+        first.setdefault((answer.host, answer.gpu or answer.process), address)
+    seen: Counter[str] = Counter()
+    order: list[tuple[int, str, str]] = []
+    for (host, _), address in first.items():
+        order.append((seen[host], host, address))
+        seen[host] += 1
+    return [address for _, _, address in sorted(order)]
 
 
 def check_answers(asked: Predict, answers: Mapping[str, Answer]) -> None:
@@ -170,4 +203,4 @@ def _answer(device: str, precision: str) -> Answer:
     except (RuntimeError, ValueError) as error:
         return Answer("", str(error))
     gpu = str(torch.cuda.get_device_properties(kind).uuid) if kind == "cuda" else ""
-    return Answer(kind, host=socket.gethostname(), gpu=gpu)
+    return Answer(kind, host=socket.gethostname(), gpu=gpu, process=os.getpid())

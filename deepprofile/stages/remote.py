@@ -1,6 +1,7 @@
 """One long task on one worker, with its progress shown where the stage runs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from distributed import get_worker
@@ -28,29 +29,41 @@ def run_on_worker(
         args: small.
         workers: addresses of those that are to be preferred, as long as one of them lives.
     """
+    with shown(context, what) as topic:
+        return context.client.submit(
+            _call,
+            topic,
+            function,
+            args,
+            pure=False,
+            workers=workers,
+            allow_other_workers=bool(workers),
+        ).result()
+
+
+@contextmanager
+def shown(context: Context, what: str) -> Iterator[str]:
+    """Show what tasks report under a topic, which is yielded, see `reporter`."""
     topic = f"deepprofile {what}"
     with meter(context.console, what, 100) as progress:
         context.client.subscribe_topic(
             topic, lambda event: progress.update(round(100 * event[1][0]), event[1][1])
         )
         try:
-            return context.client.submit(
-                _call,
-                topic,
-                function,
-                args,
-                pure=False,
-                workers=workers,
-                allow_other_workers=bool(workers),
-            ).result()
+            yield topic
         finally:
             context.client.unsubscribe_topic(topic)
 
 
-def _call(topic: str, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+def reporter(topic: str) -> Report:
+    """In a task: what reports under a topic."""
     worker = get_worker()
 
     def report(share: float, note: str) -> None:
         worker.log_event(topic, (share, note))
 
-    return function(report, *args)
+    return report
+
+
+def _call(topic: str, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    return function(reporter(topic), *args)

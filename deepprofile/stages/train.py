@@ -24,6 +24,7 @@ from deepprofile.model.checkpoints import (
 from deepprofile.model.configuration import NetworkConfig
 from deepprofile.model.io import save_model
 from deepprofile.model.network import DeepProfile
+from deepprofile.model.parallel import ALONE, DifferentProcessesError, Processes
 from deepprofile.model.training import TrainingConfig, TrainingDivergedError, train
 from deepprofile.profile import Layer
 from deepprofile.recipe import Recipe
@@ -34,6 +35,7 @@ from deepprofile.stages.models import describe_model, refuse_other_model
 from deepprofile.stages.publication import inputs_of, versions
 from deepprofile.stages.remote import Report, run_on_worker
 from deepprofile.stages.sample import drawn_cells, series_bytes
+from deepprofile.stages.train_parallel import run_together
 from deepprofile.stages.training_material import Material, counts_of, read_material
 from deepprofile.stages.training_notes import Names, constant_inputs, coverage_lines
 from deepprofile.store import head, layers_of
@@ -47,7 +49,7 @@ REPORT_STEPS = 500
 
 
 def run(context: Context) -> str:
-    """Train on a worker; a model of the same samples and settings is left as it is."""
+    """Train on workers; a model of the same samples and settings is left as it is."""
     recipe, paths = context.recipe, context.paths
     inputs = inputs_of([paths.samples], settings_of(recipe))
     if trained_on(paths.model) == inputs:
@@ -55,29 +57,25 @@ def run(context: Context) -> str:
         return f"this model lies in {paths.model} already"
     refuse_other_model(paths.coefficients, None)
     device, workers = training_workers(context)
-    *notes, summary = run_on_worker(
-        context,
-        "training",
-        train_model,
-        recipe,
-        paths.samples,
-        paths.model,
-        inputs,
-        device,
-        workers=workers,
-    )
+    task = recipe, paths.samples, paths.model, inputs, device
+    if recipe.training.processes == 1:
+        told = run_on_worker(context, "training", train_model, *task, workers=workers)
+    else:
+        told = run_together(context, "training", _take_part, *task, workers=workers, device=device)
+    *notes, summary = told
     for note in notes:
         context.console.print(f"  {note}", highlight=False, markup=False)
     return f"{summary}; model in {paths.model}"
 
 
 def plan(recipe: Recipe) -> Plan:
-    """Everything in one worker: the series of all chosen cells in memory, once."""
+    """One job, or as many as there are processes, each with the series of all chosen cells."""
+    processes = recipe.training.processes
     series = series_bytes(recipe)
     jobs = 1 if land_of(recipe).cells else 0
     return Plan(
-        jobs,
-        series,
+        jobs * processes,
+        series * processes,
         jobs * 1_200_000,
         2 * series + 1_000_000_000,
         "cells with stations come on top",
@@ -104,7 +102,8 @@ def _epoch_samples(recipe: Recipe) -> int:
 def settings_of(recipe: Recipe) -> str:
     """What a model depends on as canonical JSON; where it was trained makes no other model."""
     document = recipe.model_dump(mode="json", include={"training", "sample"})
-    document["training"].pop("device")
+    for where in ("device", "processes"):
+        document["training"].pop(where)
     return json.dumps(document, sort_keys=True)
 
 
@@ -116,6 +115,13 @@ def trained_on(url: str) -> str:
         return ""
 
 
+def _take_part(report: Report, processes: Processes, *task: Any) -> list[str]:
+    """Be one of several processes that train a model."""
+    recipe, samples_url, model_url, inputs, device = task
+    threads = max(1, cores() // processes.neighbours)
+    return train_model(report, recipe, samples_url, model_url, inputs, device, threads, processes)
+
+
 def train_model(
     report: Report,
     recipe: Recipe,
@@ -124,6 +130,7 @@ def train_model(
     inputs: str,
     device: str,
     threads: int | None = None,
+    processes: Processes = ALONE,
 ) -> list[str]:
     """Train in this process, and write the model; what is to be told, the summary last.
 
@@ -135,21 +142,26 @@ def train_model(
         inputs: fingerprint that the model carries, see `trained_on`.
         device: ``cpu`` or ``cuda``.
         threads: of torch; None for all cores.
+        processes: this process among those that train one model; number 0 writes and tells.
 
     Raises:
-        StageError: if there is no sample, the loss diverges, or the checkpoints are of another
-            training.
+        StageError: if there is no sample, the loss diverges, the checkpoints are of another
+            training, or processes don't train the same.
     """
     threads = threads or cores()
     material = read_material(recipe, samples_url)
     notes = coverage_lines(material.found, material.names)
     folder = f"{model_url}/{CHECKPOINT}"
     try:
-        model, history = _fit(report, recipe, material, folder, device, threads, notes)
+        model, history = _fit(report, recipe, material, folder, device, threads, notes, processes)
     except TrainingDivergedError as error:
-        raise StageError(_diverged(error, material.names, folder)) from error
-    except CheckpointError as error:
+        if processes.rank == 0:
+            _list_samples(error, material.names, folder)
+        raise StageError(_diverged(error, folder)) from error
+    except (CheckpointError, DifferentProcessesError) as error:
         raise StageError(str(error)) from error
+    if processes.rank:
+        return []
     constant = constant_inputs(model)
     if constant:
         notes.append(f"constant in training, so the network ignores them: {', '.join(constant)}")
@@ -159,6 +171,7 @@ def train_model(
         "versions": versions(),
         "device": device,
         "threads": threads,
+        "processes": processes.size,
         "samples_snapshot": head(samples_url),
         **counts_of(material),
         "constant_inputs": constant,
@@ -169,7 +182,8 @@ def train_model(
     fingerprint = save_model(model, model_url, metadata)
     remove_checkpoints(folder)
     speed = history["steps_per_second"].median()
-    summary = f"{len(material.index):,} training samples, {speed:.1f} steps/s on {device}"
+    where = device if processes.size == 1 else f"{processes.size} x {device}"
+    summary = f"{len(material.index):,} training samples, {speed:.1f} steps/s on {where}"
     return [*notes, f"{summary}, model {fingerprint[:12]}"]
 
 
@@ -181,6 +195,7 @@ def _fit(
     device: str,
     threads: int,
     notes: list[str],
+    processes: Processes,
 ) -> tuple[DeepProfile, pd.DataFrame]:
     """Train, from the last checkpoint if there is one; a note says so."""
     epochs = recipe.training.epochs
@@ -202,13 +217,18 @@ def _fit(
         on_step=lambda epoch, step, steps: _report_step(report, epoch, step, steps, epochs),
         checkpoints=Checkpoints(folder, {f"sample.{k}": v for k, v in sampling.items()}, went_on),
         name_sample=material.names.sample,
+        processes=processes,
     )
 
 
-def _diverged(error: TrainingDivergedError, names: Names, folder: str) -> str:
-    """The error, and what is kept; all samples of the batch are listed beside the checkpoints."""
+def _list_samples(error: TrainingDivergedError, names: Names, folder: str) -> None:
+    """List all samples of the batch beside the checkpoints."""
     table = names.table(error.samples).to_csv(index=False)
     places.write_bytes(f"{folder}/{DIVERGED}", table.encode())
+
+
+def _diverged(error: TrainingDivergedError, folder: str) -> str:
+    """The error, where its samples are listed, and what is kept."""
     kept = load_checkpoint(folder)
     stays = (
         f"The checkpoint of epoch {kept.epoch} stays there; to train with other settings or "
