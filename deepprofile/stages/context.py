@@ -100,8 +100,8 @@ class Context:
         return Paths(self.recipe.root)
 
 
-WORKER_MEMORY = 490_000_000
-"""Memory of a worker that has done nothing yet: the resident memory (489 MB) of a fresh process of
+WORKER_MEMORY = 540_000_000
+"""Memory of a worker that has done nothing yet: the resident memory (540 MB) of a fresh process of
 `deepprofile.connect("local")` once ``import deepprofile.stages`` has run on it."""
 
 

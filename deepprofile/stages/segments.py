@@ -14,7 +14,7 @@ LONGEST = 12
 MEMORY_SHARE = 0.8
 """Segments are chosen to fit this share of a worker's memory; Dask pauses workers above it."""
 
-WORKER_MEMORY = 610_000_000
+WORKER_MEMORY = 650_000_000
 """Memory of a worker once libraries and model are loaded and kernels compiled (measured)."""
 GPU_MEMORY = 2_500_000_000
 """Memory that a GPU's libraries and page-locked copies take beside it (an estimate)."""

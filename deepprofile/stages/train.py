@@ -73,13 +73,16 @@ def plan(recipe: Recipe) -> Plan:
     processes = recipe.training.processes
     series = series_bytes(recipe)
     jobs = 1 if land_of(recipe).cells else 0
+    samples, epochs = _epoch_samples(recipe), recipe.training.epochs
+    steps = samples // recipe.training.batch_size
     return Plan(
         jobs * processes,
         series * processes,
         jobs * 1_200_000,
         2 * series + 1_000_000_000,
-        "cells with stations come on top",
-        {"read": series, "train": _epoch_samples(recipe) * recipe.training.epochs},
+        f"{epochs} epochs of {samples:,} samples in {steps:,} steps; cells with stations come on "
+        "top",
+        {"read": series, "train": samples * epochs},
     )
 
 
