@@ -29,7 +29,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from deepprofile.model.configuration import TrainingConfig
-from deepprofile.model.parallel import ALONE, Processes, joined
+from deepprofile.model.parallel import _OWN_BUFFERS, ALONE, Processes, joined
 from deepprofile.model.samples import Samples
 from deepprofile.model.training import Trainer
 from deepprofile.profile import Layer
@@ -55,7 +55,7 @@ class Apart(Processes):
 
     def spread(self, model: nn.Module, device: str) -> nn.Module:
         """The model with batch norms of this process's share."""
-        return DistributedDataParallel(model, gradient_as_bucket_view=True)
+        return DistributedDataParallel(model, gradient_as_bucket_view=True, **_OWN_BUFFERS)
 
 
 def random_samples() -> Samples:
@@ -125,6 +125,8 @@ def main() -> None:
         one.start()
     for one in started:
         one.join()
+    if any(one.exitcode for one in started):
+        raise SystemExit("a process failed: its error stands above")
 
 
 if __name__ == "__main__":

@@ -190,6 +190,7 @@ class Training(_Section):
     batch_size: Annotated[int, Field(ge=2)] = 128
     learning_rate: Positive = 1e-3
     average_last: Count = 5
+    validation_samples: Count = 4096
     candidates: Fraction = 0.0
     small_heads: Annotated[bool, Field(strict=True)] = True
     seed: Seed = 1
@@ -209,11 +210,10 @@ class Training(_Section):
     def _average(self) -> Self:
         if self.average_last > self.epochs:
             raise ValueError(f"average_last {self.average_last} exceeds epochs {self.epochs}")
-        if self.samples_per_epoch is not None and self.samples_per_epoch < self.batch_size:
-            raise ValueError(
-                f"samples_per_epoch {self.samples_per_epoch} is less than one batch of "
-                f"{self.batch_size}"
-            )
+        for name in ("samples_per_epoch", "validation_samples"):
+            found = getattr(self, name)
+            if found is not None and found < self.batch_size:
+                raise ValueError(f"{name} {found} is less than one batch of {self.batch_size}")
         return self
 
 

@@ -13,10 +13,12 @@ from test_train_stage import CELLS, N_DAYS, WINDOW, arrays, context_of
 
 from deepprofile.documents import RecipeError
 from deepprofile.evaluation.reference import build_reference
+from deepprofile.evaluation.style import image
 from deepprofile.experiments import work
 from deepprofile.experiments.definition import load_experiment
+from deepprofile.experiments.figures import FIGURES
 from deepprofile.experiments.measure import held_out_coefficients, skill, spread
-from deepprofile.experiments.results import findings, gather
+from deepprofile.experiments.results import TERMS, Results, findings, gather
 from deepprofile.experiments.run import compare_runs
 from deepprofile.model.io import load_model
 from deepprofile.model.network import DeepProfile
@@ -87,11 +89,15 @@ def test_runs_are_all_combinations_and_the_further_ones(tmp_path, driver):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"vary": {"smoothnes": [0.0]}}, "smoothnes: only keys of the recipe's section training"),
+        (
+            {"vary": {"smoothnes": [0.0]}},
+            "smoothnes: only these keys of the recipe's section training",
+        ),
         ({"vary": {"seed": [1, 2]}}, "figure smoothness needs several values of smoothness"),
         ({"training": {"smoothness": 0.1}}, "stand under training and under vary"),
         ({"also": [{"smoothness": 0.0, "n_coefficients": 4}]}, "stands twice"),
         ({"vary": {"smoothness": [-1.0]}}, "run smoothness--1.0: smoothness: .* found -1.0"),
+        ({"training": {"device": "cuda"}}, "device: only these keys of the recipe's section"),
         ({"name": "../elsewhere"}, "name"),
         ({"figure": "pie"}, "figure: found 'pie'"),
         ({"colour": "red"}, "colour: unknown key. Allowed here: also, figure, name"),
@@ -230,3 +236,64 @@ def test_torch_keeps_its_threads_after_a_run(done):
     assert described["metadata"]["recipe"]["training"]["smoothness"] == 0.0
     assert described["metadata"]["inputs"] == train.trained_on(f"{experiment.runs[0].folder}/model")
     assert isinstance(load_model(f"{experiment.runs[0].folder}/model"), DeepProfile)
+
+
+def made_up(lines: list[dict], n: int = 4) -> Results:
+    """Results of runs with some settings and losses; all else is 0, and n degrees."""
+    runs, coefficients, skills, losses = [], [], [], []
+    for number, line in enumerate(lines):
+        settings = {"candidates": 0.0, "n_coefficients": n, "small_heads": True, "seed": 1}
+        own = {"run": f"run {number}", **settings, "lambda": 0.0, **line}
+        labels = {key: own[key] for key in ("run", *settings, "lambda")}
+        terms = dict.fromkeys(TERMS, 1.0) | {"training_cells": 10, "training_samples": 1}
+        runs.append(terms | own)
+        for degree in range(own["n_coefficients"]):
+            quantiles = {f"q{q:02d}": 0.1 * degree for q in (1, 5, 25, 50, 75, 95, 99)}
+            coefficients.append({**labels, "degree": degree, "rms": own["total"], **quantiles})
+        change = 100 * own["lambda"]
+        losses += [
+            {**labels, "epoch": epoch, "split": split, "total": 1 / epoch}
+            for epoch in range(1, 11)
+            for split in ("train", "validation")
+        ]
+        skills += [
+            {**labels, "reference": "truth", "group": group, "n_cells": 3, "r": r}
+            for group, r in (("20 cm", 0.5 - change), ("100 cm", 0.5 + change))
+        ]
+    return Results(*(pd.DataFrame(part) for part in (runs, losses, coefficients, skills)))
+
+
+def test_what_the_number_of_cells_does_is_told_beside_what_chance_does():
+    runs = [
+        {"training_cells": cells, "seed": seed, "total": total}
+        for cells, seed, total in ((10, 1, 0.4), (10, 2, 0.6), (20, 1, 0.2), (20, 2, 0.4))
+    ]
+    results = made_up(runs)
+    first, second, _ = findings("training_size", results)
+    assert "0.50000 with 10, 0.30000 with 20 (-40.0% from first to last)" in first
+    assert f"{np.std([0.4, 0.6], ddof=1):.5f}" in second
+    alone = findings("training_size", made_up(runs[::2]))
+    assert not any("nan" in line or "seed" in line for line in alone)
+    assert image(FIGURES["training_size"](results), "png")
+
+
+def test_what_smoothness_does_is_told_for_the_papers_number_of_coefficients():
+    runs = [
+        {"n_coefficients": n, "lambda": value, "total": 1.0 + value}
+        for n in (4, 10, 12)
+        for value in (0.0, 2e-4)
+    ]
+    runs.append({"n_coefficients": 10, "small_heads": False, "total": 3.0})
+    results = made_up(runs)
+    lines = findings("smoothness", results)
+    assert not any("nan" in line for line in lines)
+    assert any(
+        line.startswith("n = 10, λ = 0: size of β_i for i ≥ 5 1 from small") for line in lines
+    )
+    (line,) = [line for line in lines if "highest median R" in line]
+    assert line.startswith("n = 10: against truth")
+    assert "20 cm 0 (0.500; lowest 0.480), 100 cm 0.0002 (0.520; lowest 0.500)" in line
+    figure = FIGURES["smoothness"](results)
+    texts = [text.get_text() for axes in figure.axes for text in axes.get_xticklabels()]
+    assert {"0", "0\nPyTorch\nheads", "2·10⁻⁴"} <= set(texts)
+    assert image(figure, "png")

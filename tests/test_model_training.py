@@ -296,3 +296,13 @@ def test_training_starts_from_small_heads_unless_told_not_to(small):
     heads, own = trainer.model.heads, plain.heads
     assert torch.equal(heads.weight_out, own.weight_out * (HEAD_SCALE if small else 1))
     assert torch.equal(heads.bias_out[1:], torch.zeros(9) if small else own.bias_out[1:])
+
+
+def test_losses_of_two_seeds_are_of_the_same_validation_samples(samples):
+    index, validation = split_index(samples)
+    of_seeds = [
+        Trainer(samples, index, validation, LAYERS, config, NETWORK).validation
+        for config in (FAST, TrainingConfig(**{**vars(FAST), "seed": 5}))
+    ]
+    assert torch.equal(*of_seeds)
+    assert len(of_seeds[0]) == 64 < len(validation)

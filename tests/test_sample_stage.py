@@ -17,7 +17,7 @@ from deepprofile.collocation import Flag, flag_attributes
 from deepprofile.model.coverage import FATES
 from deepprofile.products import PRODUCTS
 from deepprofile.recipe import load_recipe
-from deepprofile.stages import Context, cell_table, sample
+from deepprofile.stages import Context, StageError, cell_table, sample
 from deepprofile.stages.cell_table import COUNTS, read_cell_table
 from deepprofile.stages.ingest_jobs import product_template
 from deepprofile.stages.training_material import read_material
@@ -301,3 +301,63 @@ def test_the_table_is_made_anew_only_where_something_changed(copied, driver):
 
 def counts_of(context: Context) -> pd.DataFrame:
     return read_cell_table(context.paths.cells)[list(COUNTS)]
+
+
+def stations_at(context: Context, classes: dict[int, str], *outside: tuple[int, int]):
+    """Station cells at some of PLACES, and others outside the region."""
+    region = context.recipe.tiles
+    corner = np.array([region.rows.start, region.columns.start])
+    places = [*(PLACES[list(classes)] + corner).tolist(), *outside]
+    table = pd.DataFrame(places, columns=["row", "column"])
+    return table.assign(cell_class=[*classes.values(), *["extra"] * len(outside)], network="NET")
+
+
+def test_other_stations_are_refused_before_series_of_other_cells_are_taken_for_theirs(
+    finished, tmp_path, driver, monkeypatch
+):
+    shutil.copytree(finished.recipe.root, tmp_path / "root")
+    shutil.rmtree(tmp_path / "root" / "cubes" / "samples")
+    context = context_of(tmp_path, driver, sample={"allow_core_neighbours": True})
+    stations = stations_at(context, {3: "extra", 4: "extra", 5: "extra"})
+    monkeypatch.setattr(sample, "prepare_ground_truth", lambda context: stations)
+    # the fallback must not tell the two runs apart
+    monkeypatch.setattr(sample, "training_weights", lambda *_: dict.fromkeys(NAMES, 1 / 3))
+    sample.run(context)
+    before = head(context.paths.samples)
+    stations["cell_class"] = "core"
+    with pytest.raises(StageError, match="3 changed their class"):
+        sample.run(context)
+    assert head(context.paths.samples) == before
+    stations["cell_class"] = "extra"
+    sample.run(context)
+    assert head(context.paths.samples) == before
+
+
+def test_what_only_training_uses_extracts_nothing_anew(copied, driver):
+    context = context_of(copied, driver)
+    sample.run(context)  # its cubes lie elsewhere than those from which the copy was made
+    before = head(context.paths.samples)
+    sample.run(context_of(copied, driver, sample={"max_gap_days": 1}))
+    assert head(context.paths.samples) == before
+
+
+def test_station_cells_that_are_left_out_are_named(finished, tmp_path, driver, monkeypatch):
+    shutil.copytree(finished.recipe.root, tmp_path / "root")
+    shutil.rmtree(tmp_path / "root" / "cubes" / "samples")
+    context = context_of(tmp_path, driver)
+    stations = stations_at(context, {4: "extra"}, (3, 3))
+    region = context.recipe.tiles
+    empty = pd.DataFrame(
+        {
+            "row": [region.rows.start],
+            "column": [region.columns.start],
+            "cell_class": ["core"],
+            "network": ["NET"],
+        }
+    )
+    both = pd.concat([stations, empty], ignore_index=True)
+    monkeypatch.setattr(sample, "prepare_ground_truth", lambda context: both)
+    sample.run(context)
+    text = context.console.export_text()
+    assert "2 of 3 core and extra cells are left out: 1 outside the region, 1 without 30" in text
+    assert f"row {region.rows.start} column {region.columns.start}" in text

@@ -128,8 +128,11 @@ def test_the_memory_of_a_worker_counts_once_whatever_its_threads():
     options = {"memory_limit": "4GiB", "processes": False, "dashboard_address": None}
     with Client(n_workers=1, threads_per_worker=4, **options) as client:
         check_memory(client, 2**29, "rounding", worker_memory=2**31)
-        with pytest.raises(JobError, match=r"512.00 MiB a job and 2.50 GiB a worker, .* 4 threads"):
+        with pytest.raises(JobError, match=r"512.00 MiB a job and 2.50 GiB a worker, .* 4 jobs"):
             check_memory(client, 2**29, "rounding", worker_memory=5 * 2**29)
+        check_memory(client, 2**29, "training", worker_memory=5 * 2**29, n_jobs=3)
+        with pytest.raises(JobError, match=r"for 3 jobs at once"):
+            check_memory(client, 2**29, "training", worker_memory=6 * 2**29, n_jobs=3)
 
 
 def test_workers_are_known_whatever_the_client_asks_meanwhile(client, monkeypatch):

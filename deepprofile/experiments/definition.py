@@ -11,6 +11,8 @@ from deepprofile.documents import explained, read_document
 from deepprofile.recipe import Recipe, Training, load_recipe
 
 MAX_RUNS = 1000
+WHERE = ("device", "processes")
+"""Keys that say where a training runs: all runs take the recipe's device, each in one process."""
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 Settings = dict[str, Any]
 
@@ -39,11 +41,12 @@ class Definition(BaseModel):
     @model_validator(mode="after")
     def _of_training(self) -> Self:
         used = {*self.training, *self.vary, *(key for run in self.also for key in run)}
-        unknown = sorted(used - set(Training.model_fields))
+        allowed = set(Training.model_fields) - set(WHERE)
+        unknown = sorted(used - allowed)
         if unknown:
             raise ValueError(
-                f"{', '.join(unknown)}: only keys of the recipe's section training can be set: "
-                f"{', '.join(sorted(Training.model_fields))}"
+                f"{', '.join(unknown)}: only these keys of the recipe's section training can be "
+                f"set: {', '.join(sorted(allowed))}"
             )
         twice = sorted(set(self.training) & set(self.vary))
         if twice:

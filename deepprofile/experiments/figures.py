@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from deepprofile.evaluation.depths import GROUP_NAMES
 from deepprofile.evaluation.style import heading, new_figure, tidy
-from deepprofile.experiments.results import Results
+from deepprofile.experiments.results import Results, main_n
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -61,10 +61,10 @@ def smoothness(results: Results) -> Figure:
     penalty.set_yscale("log")
     penalty.set_ylabel("L_o = Σ i² mean β_i², before λ", fontsize=8)
     heading(penalty, "Size of the high-order terms")
-    most = results.coefficients["n_coefficients"].max()
-    _spreads(spread, results.coefficients[results.coefficients["n_coefficients"] == most], order)
-    heading(spread, f"Coefficients of validation cells, n = {most}: median, 25-75 %, 5-95 %")
-    _depths(depth, results.skill[results.skill["n_coefficients"] == most], order)
+    n = main_n(results.runs)
+    _spreads(spread, results.coefficients[results.coefficients["n_coefficients"] == n], order)
+    heading(spread, f"Coefficients of validation cells, n = {n}: median, 25-75 %, 5-95 %")
+    _depths(depth, results.skill[results.skill["n_coefficients"] == n], order)
     for axes in (fit, penalty, depth):
         axes.set_xticks(range(len(order)), [_name(start) for start in order], fontsize=8)
         axes.set_xlabel("λ", fontsize=8)
@@ -93,10 +93,9 @@ def _keys(table: pd.DataFrame) -> tuple[Any, Any]:
 
 
 def _name(start: _Start) -> str:
-    value = f"{start[0]:.0e}".replace("e-0", "·10⁻").replace("e-", "·10⁻") if start[0] else "0"
-    for digit, raised in zip("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹", strict=True):
-        head, sign, power = value.partition("⁻")
-        value = head + sign + power.replace(digit, raised)
+    digits, _, power = f"{start[0]:.1e}".partition("e")
+    raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    value = f"{digits.removesuffix('.0')}·10{raised}" if start[0] else "0"
     return value if start[1] else f"{value}\nPyTorch\nheads"
 
 
@@ -118,17 +117,27 @@ def _by_lambda(
     for position, (n, table) in enumerate(runs.groupby("n_coefficients")):
         colour = PALETTE[position % len(PALETTE)]
         for style, (term, name) in zip(styles, terms.items(), strict=False):
-            means = table.groupby(_positions(table, order))[term].mean()
-            axes.plot(
-                means.index,
-                means,
-                style,
-                marker=MARKERS[position % len(MARKERS)],
-                color=colour,
-                label=f"{name}, n = {n}",
-                ms=4,
-            )
+            _line(axes, table, order, term, style, position, colour, f"{name}, n = {n}")
     axes.legend(fontsize=8, frameon=False, ncols=len(terms))
+
+
+def _line(
+    axes: Axes,
+    table: pd.DataFrame,
+    order: Sequence[_Start],
+    column: str,
+    style: str,
+    position: int,
+    colour: Any,
+    text: str,
+) -> None:
+    """A line over λ, and an open mark for each run from PyTorch's own start."""
+    marker = MARKERS[position % len(MARKERS)]
+    small = table["small_heads"].to_numpy(bool)
+    means = table[small].groupby(_positions(table[small], order))[column].mean()
+    axes.plot(means.index, means, style, marker=marker, color=colour, label=text, ms=4)
+    own = table[~small]
+    axes.plot(_positions(own, order), own[column], marker, color=colour, mfc="none", ms=7)
 
 
 def _spreads(axes: Axes, table: pd.DataFrame, order: Sequence[_Start]) -> None:
@@ -162,16 +171,9 @@ def _depths(axes: Axes, skill: pd.DataFrame, order: Sequence[_Start]) -> None:
     groups = [name for name in GROUP_NAMES if name in set(skill["group"])]
     for position, group in enumerate(groups):
         table = skill[skill["group"] == group]
-        means = table.groupby(_positions(table, order))["r"].mean()
-        axes.plot(
-            means.index,
-            means,
-            "-",
-            marker=MARKERS[position % len(MARKERS)],
-            color=RAMP(position / max(1, len(groups))),
-            label=f"{group} ({int(table['n_cells'].max())})",
-            ms=4,
-        )
+        colour = RAMP(position / max(1, len(groups)))
+        text = f"{group} ({int(table['n_cells'].max())})"
+        _line(axes, table, order, "r", "-", position, colour, text)
     axes.set_ylabel("Median R", fontsize=8)
     heading(axes, f"Skill by depth against {reference} (validation cells)")
     axes.legend(fontsize=7, frameon=False, ncols=2)

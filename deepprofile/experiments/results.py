@@ -14,6 +14,7 @@ from deepprofile.experiments.definition import Run
 from deepprofile.experiments.work import COEFFICIENTS, MODEL, SKILL
 from deepprofile.model.configuration import SMOOTHNESS
 from deepprofile.model.io import read_description
+from deepprofile.profile import N_COEFFICIENTS
 from deepprofile.stages.train import read_history
 
 HIGH_ORDER = 5
@@ -67,6 +68,12 @@ def findings(figure: str, results: Results) -> list[str]:
     return [*lines, *_of_convergence(results)]
 
 
+def main_n(runs: pd.DataFrame) -> int:
+    """The number of coefficients that is shown where one is: the paper's, or else the largest."""
+    found = runs["n_coefficients"]
+    return N_COEFFICIENTS if (found == N_COEFFICIENTS).any() else int(found.max())
+
+
 def _of(run: Run) -> dict[str, Any]:
     options = run.recipe.training.model_dump()
     named = {name: options[name] for name in SETTINGS}
@@ -111,23 +118,26 @@ def _medians(skill: pd.DataFrame) -> pd.DataFrame:
 
 def _of_size(results: Results) -> Iterator[str]:
     sizes = results.runs.groupby("training_cells")["total"]
-    mean, spread = sizes.mean(), sizes.std(ddof=1).mean()
-    first, last = mean.index[0], mean.index[-1]
-    yield (
-        f"{first} to {last} training cells: validation loss {mean.iloc[0]:.5f} to "
-        f"{mean.iloc[-1]:.5f} ({_percent(mean.iloc[-1], mean.iloc[0])}); runs that differ in the "
-        f"seed alone spread by {spread:.5f} (standard deviation)"
-    )
+    mean, spread = sizes.mean(), sizes.std(ddof=1)
+    course = ", ".join(f"{loss:.5f} with {cells}" for cells, loss in mean.items())
+    total = _percent(mean.iloc[-1], mean.iloc[0])
+    yield f"validation loss by number of training cells: {course} ({total} from first to last)"
+    if spread.notna().any():
+        yield (
+            "runs that differ in the seed alone have a standard deviation of "
+            f"{spread.mean():.5f}: steps below that say nothing"
+        )
 
 
 def _of_smoothness(results: Results) -> Iterator[str]:
     for n, runs in results.runs[results.runs["small_heads"]].groupby("n_coefficients"):
         means = runs.groupby("lambda")[list(TERMS)].mean()
-        if 0.0 in means.index and SMOOTHNESS in means.index:
+        if 0.0 in means.index and SMOOTHNESS in means.index and int(str(n)) > HIGH_ORDER:
             yield _against_none(results, int(str(n)), means)
     own = results.runs[(results.runs["lambda"] == 0) & ~results.runs["small_heads"]]
     for n in own["n_coefficients"].unique():
-        yield _starts(results, int(n))
+        if n > HIGH_ORDER:
+            yield _starts(results, int(n))
     yield from _best_by_depth(results)
 
 
@@ -158,9 +168,9 @@ def _high_order(results: Results, n: int, value: float, small_heads: bool = True
 
 
 def _best_by_depth(results: Results) -> Iterator[str]:
-    """The λ with the highest median R at each depth, for the largest number of coefficients."""
-    chosen = results.skill[results.skill["small_heads"]]
-    chosen = chosen[chosen["n_coefficients"] == chosen["n_coefficients"].max()]
+    """The λ with the highest median R at each depth, for one number of coefficients."""
+    chosen, n = results.skill[results.skill["small_heads"]], main_n(results.runs)
+    chosen = chosen[chosen["n_coefficients"] == n]
     for reference, table in chosen.groupby("reference"):
         by_depth = table.groupby(["group", "lambda"], sort=False)["r"].mean().unstack()
         by_depth = by_depth.dropna(how="all")
@@ -168,7 +178,7 @@ def _best_by_depth(results: Results) -> Iterator[str]:
             f"{group} {line.idxmax():g} ({line.max():.3f}; lowest {line.min():.3f})"
             for group, line in by_depth.iterrows()
         )
-        yield f"against {reference} the highest median R is at λ: {words}"
+        yield f"n = {n}: against {reference} the highest median R is at λ: {words}"
 
 
 def _of_convergence(results: Results) -> Iterator[str]:
@@ -186,7 +196,7 @@ def _of_convergence(results: Results) -> Iterator[str]:
         final = results.runs.set_index("run")["total"][str(run)]
         moves.append(late.std(ddof=1) / late.mean())
         averages.append(final / late.mean() - 1)
-    if falls:
+    if falls and np.isfinite([*moves, *averages]).all():
         yield (
             "over the last fifth of the epochs the mean training loss is "
             f"{min(falls):+.1%} to {max(falls):+.1%} from that of the fifth before; the validation "

@@ -1,6 +1,7 @@
 """Run an experiment: its trainings side by side on the cluster, then tables, figure, findings."""
 
 from collections import Counter
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pandas as pd
@@ -72,14 +73,22 @@ def compare_runs(experiment: Experiment, context: Context) -> str:
 
 def _train(experiment: Experiment, context: Context) -> list[JobFailure]:
     """Run what is outstanding, one training at a time in each worker process."""
-    device, workers = training_workers(context)
+    alone = context.recipe.training.model_copy(update={"processes": 1})
+    settled = replace(context, recipe=context.recipe.model_copy(update={"training": alone}))
+    device, workers = training_workers(settled)
     jobs = [job for job in _jobs(experiment, context, device, workers) if not is_done(job)]
     there = len(experiment.runs) - len(jobs)
     context.console.print(f"  {len(jobs)} of {len(experiment.runs)} runs to do, {there} done")
     if not jobs:
         return []
     needed = max((plan(run.recipe) for run in experiment.runs), key=lambda made: made.job_memory)
-    check_memory(context.client, needed.job_memory, "training", worker_memory=needed.worker_memory)
+    check_memory(
+        context.client,
+        needed.job_memory,
+        "training",
+        worker_memory=needed.worker_memory,
+        n_jobs=1,
+    )
     shares: dict[str, float] = {}
     with meter(context.console, "runs", len(jobs)) as progress:
 

@@ -24,7 +24,8 @@ from deepprofile.stages.train import train_model, trained_on
 from deepprofile.store import open_cube
 
 MODEL, COEFFICIENTS, SKILL, RESULT = "model", "coefficients.csv", "skill.csv", "result.json"
-"""What lies in the folder of a run."""
+NOTES = "notes.txt"
+"""What the training told: samples and skipped days, from where it went on, its speed."""
 _ONE_TRAINING = threading.Lock()
 """Threads of a process share torch's random numbers and its number of threads."""
 
@@ -72,9 +73,11 @@ def train_and_measure(job: RunJob) -> str:
     with _ONE_TRAINING, _threads(max(1, int(cores() * job.share))) as threads:
         summary = "trained already"
         if trained_on(url) != job.inputs:
-            *_, summary = train_model(
+            *notes, summary = train_model(
                 report, job.run.recipe, job.samples, url, job.inputs, job.device, threads
             )
+            text = "".join(f"{line}\n" for line in [*notes, summary])
+            places.write_bytes(f"{job.run.folder}/{NOTES}", text.encode())
         report(1.0, "measuring")
         _measure(job, url)
     return summary

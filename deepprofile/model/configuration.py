@@ -122,8 +122,8 @@ class TrainingConfig:
         batch_size: samples of a step; the last partial batch of an epoch is dropped.
         learning_rate: of Adam.
         samples_per_epoch: samples drawn without replacement in each epoch; None for all.
-        validation_samples: size of the fixed random subset on which validation runs after each
-            epoch, cut to whole batches.
+        validation_samples: size of the random subset, the same for every seed, on which validation
+            runs after each epoch, cut to whole batches.
         average_last: how many last epochs' parameters are averaged.
         statistics_batches: training batches on which batch-norm statistics of the averaged
             parameters are computed anew.

@@ -202,7 +202,8 @@ class Trainer:
         return torch.split(index[: len(index) // size * size], size)
 
     def _validation_subset(self, validation: Tensor) -> Tensor:
-        order = torch.randperm(len(validation), generator=self.generator)
+        """Some samples, the same for every seed: so losses of trainings can be compared."""
+        order = torch.randperm(len(validation), generator=torch.Generator().manual_seed(0))
         chosen = validation[order[: self.config.validation_samples]]
         return chosen[: len(chosen) // self.config.batch_size * self.config.batch_size]
 

@@ -78,7 +78,10 @@ def run(chosen: Sequence[str], context: Context) -> None:
     contexts = {name: settled.get(name, context) for name in chosen}
     for name, its_own in contexts.items():
         made: Plan = module_of(name).plan(its_own.recipe)
-        check_memory(context.client, made.job_memory, name, worker_memory=made.worker_memory)
+        worker_memory, n_jobs = made.worker_memory, made.jobs or None
+        check_memory(
+            context.client, made.job_memory, name, worker_memory=worker_memory, n_jobs=n_jobs
+        )
     for name, its_own in contexts.items():
         started = time.monotonic()
         context.console.print(f"[bold]{name}[/bold]")

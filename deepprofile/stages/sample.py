@@ -12,12 +12,11 @@ from deepprofile.profile import Layer
 from deepprofile.recipe import Recipe
 from deepprofile.stages.cell_days import skipped
 from deepprofile.stages.cell_table import COUNTS, counting_bytes, prepare_cell_table
-from deepprofile.stages.cells import CANDIDATE, CORE, TRAIN, beside_core, select_cells
+from deepprofile.stages.cells import CANDIDATE, CORE, EXTRA, TRAIN, beside_core, select_cells
 from deepprofile.stages.context import Context, Plan, StageError
 from deepprofile.stages.extent import land_of
 from deepprofile.stages.extract import Extracted, SampleJob, write_series
 from deepprofile.stages.publication import (
-    fingerprint_of,
     inputs_of,
     outstanding,
     publish_stage,
@@ -26,6 +25,7 @@ from deepprofile.stages.publication import (
 )
 from deepprofile.stages.stations import prepare_ground_truth
 from deepprofile.store import (
+    NotACubeError,
     Template,
     done_jobs,
     open_cube,
@@ -48,6 +48,7 @@ def run(context: Context) -> str:
     planned_at = planned_head(url)
     stations = prepare_ground_truth(context)
     cells = _cells(context, stations)
+    _refuse_other_cells(url, cells)
     jobs = outstanding(_jobs(context, cells), done_jobs(url, STAGE), to_retry(context, url, STAGE))
     moved = [Extracted(0, 0)]
     if jobs:
@@ -176,9 +177,32 @@ def _cells(context: Context, stations: pd.DataFrame) -> pd.DataFrame:
             "Check the region and sample.other_outside in the recipe; where all cells lie beside "
             "core cells, sample.allow_core_neighbours lets them train."
         )
+    _tell_left_out(context, cells, stations)
     if not options.allow_core_neighbours:
         _tell_neighbours(context, cells, int(beside_core(cells, stations).sum()))
     return cells
+
+
+def _tell_left_out(context: Context, cells: pd.DataFrame, stations: pd.DataFrame) -> None:
+    """Name the station cells that would count but for their place or the products."""
+    known = stations[stations["cell_class"].isin([CORE, EXTRA])]
+    found = known.merge(cells[["row", "column"]], on=["row", "column"], how="left", indicator=True)
+    absent = found[found["_merge"] == "left_only"]
+    if absent.empty:
+        return
+    region = context.recipe.tiles
+    inside = absent["row"].between(region.rows.start, region.rows.stop - 1)
+    inside &= absent["column"].between(region.columns.start, region.columns.stop - 1)
+    lacking = absent[inside]
+    named = "; ".join(f"row {x.row} column {x.column}" for x in lacking.head(10).itertuples())
+    more = f" and {len(lacking) - 10} more" if len(lacking) > 10 else ""
+    context.console.print(
+        f"  [yellow]{len(absent)} of {len(known)} core and extra cells are left out[/yellow]: "
+        f"{int((~inside).sum())} outside the region, {len(lacking)} without "
+        f"{context.recipe.collocation.min_samples} days of all products"
+        + (f" ({named}{more})" if named else ""),
+        highlight=False,
+    )
 
 
 def _tell_neighbours(context: Context, cells: pd.DataFrame, n_beside: int) -> None:
@@ -203,7 +227,7 @@ def _jobs(context: Context, cells: pd.DataFrame) -> list[SampleJob]:
     cubes = {name: paths.product(name) for name in recipe.collocation.products}
     given = training_weights(paths.collocation, cells, recipe.collocation.scale)
     fallback = tuple(given[name] for name in cubes)
-    inputs = fingerprint_of([_inputs(context), *(f"{weight:.9f}" for weight in fallback)])
+    inputs = _inputs(context, cells, fallback)
     owners = [
         Tile(row // TILE_ROWS, column // TILE_COLUMNS)
         for row, column in zip(cells["row"].tolist(), cells["column"].tolist(), strict=True)
@@ -234,8 +258,36 @@ def _template(context: Context, cells: pd.DataFrame) -> Template:
     return samples_template(columns, variables, target_layers(context.recipe))
 
 
-def _inputs(context: Context) -> str:
+def _inputs(context: Context, cells: pd.DataFrame, fallback: tuple[float, ...]) -> str:
+    """Fingerprint of what the series depend on: cubes, period, the chosen cells, the fallback."""
     paths, recipe = context.paths, context.recipe
     cubes = [paths.product(name) for name in {"smap_l4", *recipe.collocation.products}]
     urls = [*sorted(cubes), paths.static, paths.collocation]
-    return inputs_of(urls, recipe.digest("sample", "ground_truth", "period"))
+    weights = [f"{weight:.9f}" for weight in fallback]
+    return inputs_of(urls, recipe.digest("period"), cells.to_csv(index=False), *weights)
+
+
+def _refuse_other_cells(url: str, cells: pd.DataFrame) -> None:
+    """Stop if the cube of samples holds other cells than the recipe and its stations choose now.
+
+    Raises:
+        StageError: saying how many differ, and what to do.
+    """
+    try:
+        cube = open_cube(url, chunks=None)
+    except NotACubeError:
+        return
+    names = list(cells.columns)
+    held = pd.DataFrame({name: cube[name].values for name in names})
+    both = held.merge(cells, on=["row", "column"], suffixes=("_held", ""))
+    moved = both[both["split_held"] != both["split"]]
+    classed = both[both["cell_class_held"] != both["cell_class"]]
+    gone, new = len(held) - len(both), len(cells) - len(both)
+    if gone or new or len(moved) or len(classed):
+        raise StageError(
+            f"{url} holds other cells than are chosen now: {new} are new, {gone} are no longer "
+            f"chosen, {len(classed)} changed their class and {len(moved)} their split. The choice "
+            "follows from the recipe's section sample, the stations and which cells have all "
+            "products. Put these back, or give the recipe another root; to start anew in this "
+            f"one, remove {url}, and then the model and the profiles, which were made from it."
+        )

@@ -259,6 +259,7 @@ def _config(recipe: Recipe, layers: Sequence[Layer], device: str, threads: int) 
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
         samples_per_epoch=options.samples_per_epoch,
+        validation_samples=options.validation_samples,
         average_last=options.average_last,
         smoothness=options.smoothness,
         small_heads=options.small_heads,
