@@ -1,7 +1,6 @@
 """Run an experiment: its trainings side by side on the cluster, then tables, figure, findings."""
 
 from collections import Counter
-from dataclasses import replace
 from urllib.parse import urlsplit
 
 import pandas as pd
@@ -18,7 +17,7 @@ from deepprofile.experiments.work import RunJob, is_done, train_and_measure
 from deepprofile.progress import meter
 from deepprofile.stages import chain
 from deepprofile.stages.context import Context, FailedJobsError
-from deepprofile.stages.devices import training_workers
+from deepprofile.stages.devices import able_workers, workers_apart
 from deepprofile.stages.publication import fingerprint_of, inputs_of
 from deepprofile.stages.stations import ground_truth_attributes
 from deepprofile.stages.train import plan, settings_of
@@ -73,9 +72,8 @@ def compare_runs(experiment: Experiment, context: Context) -> str:
 
 def _train(experiment: Experiment, context: Context) -> list[JobFailure]:
     """Run what is outstanding, one training at a time in each worker process."""
-    alone = context.recipe.training.model_copy(update={"processes": 1})
-    settled = replace(context, recipe=context.recipe.model_copy(update={"training": alone}))
-    device, workers = training_workers(settled)
+    device, able = able_workers(context)
+    workers = workers_apart(able)
     jobs = [job for job in _jobs(experiment, context, device, workers) if not is_done(job)]
     there = len(experiment.runs) - len(jobs)
     context.console.print(f"  {len(jobs)} of {len(experiment.runs)} runs to do, {there} done")

@@ -93,16 +93,37 @@ def settle(asked: Predict, answers: Mapping[str, Answer]) -> tuple[str, str]:
 def training_workers(context: Context) -> tuple[str, list[str]]:
     """Device on which the network is trained, ``cpu`` or ``cuda``, and the workers that have it.
 
-    ``auto`` is a GPU where any worker has one. Where one process trains, it does not matter whether
-    others share its GPU, and any of the workers will do. Where several train, these are as many
-    workers, each a process with a GPU of its own where they train on GPUs, on as many machines as
-    there are.
+    Where one process trains, it does not matter whether others share its GPU, and any of the
+    workers will do. Where several train, these are as many workers, each a process with a GPU of
+    its own where they train on GPUs, on as many machines as there are.
 
     Raises:
-        StageError: if there is no worker, none has the GPU that the recipe asks for, or there are
-            too few for the processes that the recipe asks for.
+        StageError: see `able_workers`; or there are too few for the processes that the recipe asks
+            for.
     """
-    asked, size = context.recipe.training.device, context.recipe.training.processes
+    size = context.recipe.training.processes
+    device, able = able_workers(context)
+    if size == 1:
+        return device, list(able)
+    apart = workers_apart(able)
+    if len(apart) < size:
+        what = "workers with a GPU of their own" if device == "cuda" else "worker processes"
+        raise StageError(
+            f"training.processes {size}: there are {len(apart)} {what}. Set the key to "
+            f"{len(apart)} at most, or run on a cluster with more."
+        )
+    return device, apart[:size]
+
+
+def able_workers(context: Context) -> tuple[str, dict[str, Answer]]:
+    """Device on which networks are trained, and all workers that have it, by address.
+
+    ``auto`` is a GPU where any worker has one.
+
+    Raises:
+        StageError: if there is no worker, or none has the GPU that the recipe asks for.
+    """
+    asked = context.recipe.training.device
     answers: dict[str, Answer] = context.client.run(_answer, asked, "float32")
     if not answers:
         raise StageError(NO_WORKERS)
@@ -115,17 +136,7 @@ def training_workers(context: Context) -> tuple[str, list[str]]:
             "with a GPU (--cluster cluster/gpu.yaml)."
         )
     device = "cuda" if "cuda" in kinds.values() else "cpu"
-    able = {address: answers[address] for address in sorted(kinds) if kinds[address] == device}
-    if size == 1:
-        return device, list(able)
-    apart = workers_apart(able)
-    if len(apart) < size:
-        what = "workers with a GPU of their own" if device == "cuda" else "worker processes"
-        raise StageError(
-            f"training.processes {size}: there are {len(apart)} {what}. Set the key to "
-            f"{len(apart)} at most, or run on a cluster with more."
-        )
-    return device, apart[:size]
+    return device, {key: answers[key] for key in sorted(kinds) if kinds[key] == device}
 
 
 def workers_apart(answers: Mapping[str, Answer]) -> list[str]:
