@@ -17,6 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from deepprofile.places import redacted
 
 LOCAL = "local"
+INTERRUPTED = (
+    "interrupted: what was published stays, and the same command goes on from there. What Dask "
+    "says below of workers that it stops is no fault."
+)
 CONNECT_SECONDS = 10
 """How long a scheduler may take to answer."""
 ALLOWED_FAILURES = 1
@@ -141,6 +145,9 @@ def connected(spec: str | Path = LOCAL) -> Iterator[Client]:
     client = connect(spec)
     try:
         yield client
+    except KeyboardInterrupt:
+        print(INTERRUPTED, file=sys.stderr, flush=True)
+        raise
     finally:
         with suppress(TimeoutError):
             client.close()

@@ -21,6 +21,7 @@ from deepprofile.store import (
     repair,
 )
 from deepprofile.store import verify as verify_cube
+from deepprofile.store.repository import open_repository
 
 commands = typer.Typer()
 FILE_WIDTH = 140
@@ -68,6 +69,7 @@ def verify(
 ) -> None:
     """Check that every shard of a cube is there and whole; exit code 1 if not."""
     console = terminal()
+    open_repository(url)  # a wrong place is told before workers start
     with connected(cluster) as client, meter(console, "shards", 1) as progress:
         found = verify_cube(
             url,
@@ -98,6 +100,7 @@ def publish(
 ) -> None:
     """Copy a cube to plain Zarr, for readers that have xarray alone."""
     console = terminal()
+    open_repository(url)  # a wrong place is told before workers start
     with connected(cluster) as client, meter(console, "copying", 1) as progress:
         copied = copy_plain(
             url,

@@ -38,7 +38,7 @@ def read_document(file: Path, keys: str) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise RecipeError(f"{file}: is not UTF-8 text ({error}). Save it as UTF-8.") from error
     except yaml.YAMLError as error:
-        raise RecipeError(f"{file}: is not valid YAML: {places.redacted(str(error))}") from None
+        raise RecipeError(f"{file}: is not valid YAML: {_where(error)}") from None
     if not isinstance(document, dict):
         raise RecipeError(f"{file}: expected keys such as {keys}; found {document!r}")
     return document
@@ -75,6 +75,14 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+
+
+def _where(error: yaml.YAMLError) -> str:
+    """What is wrong and where, without the line itself: it may hold a secret."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return type(error).__name__
+    mark = error.problem_mark
+    return places.redacted(f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}")
 
 
 def _neighbours(folder: Path) -> str:

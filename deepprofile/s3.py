@@ -20,6 +20,7 @@ RETRIES = 5
 """Times that a request for parts of a file is repeated, over some seconds."""
 _REFUSED = re.compile(r"status code:? 4\d\d")
 """An answer that a second request would get again."""
+_ENDPOINT = re.compile(r"https?://[^/\s]+(/.*)?", re.IGNORECASE)
 _CREDENTIALS_LAST = timedelta(minutes=10)
 _MISSING_EXTRA = (
     's3:// needs s3fs and obstore; not both are installed: pip install "deepprofile[s3]"'
@@ -54,10 +55,21 @@ class S3Settings:
 
 
 def s3_settings() -> S3Settings:
-    """What the environment says now; the same for cubes and for all other files."""
+    """What the environment says now; the same for cubes and for all other files.
+
+    Raises:
+        PlaceError: if the endpoint is no URL of a server.
+    """
     known = os.environ
+    name = "AWS_ENDPOINT_URL_S3" if known.get("AWS_ENDPOINT_URL_S3") else "AWS_ENDPOINT_URL"
+    endpoint = known.get(name) or None
+    if endpoint and not _ENDPOINT.fullmatch(endpoint):
+        raise PlaceError(
+            f"{name} is {redacted(endpoint)!r}: expected the URL of an object store, such as "
+            "https://s3.example.org or http://127.0.0.1:9000"
+        )
     return S3Settings(
-        known.get("AWS_ENDPOINT_URL_S3") or known.get("AWS_ENDPOINT_URL") or None,
+        endpoint,
         known.get("AWS_REGION") or known.get("AWS_DEFAULT_REGION") or None,
         known.get("AWS_NO_SIGN_REQUEST", "").lower() in _TRUE,
     )
@@ -235,8 +247,9 @@ def _misset(where: str, error: Exception) -> str:
 
 
 def _denied(where: str, error: Exception) -> str:
+    said = redacted(_shortened(error)).rstrip(". ")
     return (
-        f"{where}: the object store does not let us in: {redacted(_shortened(error))} Check "
+        f"{where}: the object store does not let us in: {said}. Check "
         "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION, and what these credentials may do"
     )
 

@@ -301,3 +301,16 @@ def test_a_profile_that_is_not_there_is_no_silent_store(s3_url, monkeypatch):
     monkeypatch.setenv("AWS_PROFILE", "nope")
     with pytest.raises(places.DeniedError, match=r"profile \(nope\).*AWS_PROFILE"):
         places.find(s3_url)
+
+
+@pytest.mark.parametrize("endpoint", ["nonsense", "s3.example.org", "ftp://s3.example.org"])
+def test_an_endpoint_that_is_no_url_is_one_message(endpoint, monkeypatch, capsys):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
+    monkeypatch.setattr("sys.argv", ["deepprofile", "inspect", "s3://tests/nothing"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert f"AWS_ENDPOINT_URL is '{endpoint}': expected the URL" in said
+    assert "Traceback" not in said

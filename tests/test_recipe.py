@@ -143,8 +143,12 @@ def test_a_precision_that_the_device_never_has_is_refused(tmp_path, device, prec
 def test_invalid_yaml_is_named(tmp_path):
     path = tmp_path / "broken.yaml"
     path.write_text("name: [unclosed")
-    with pytest.raises(RecipeError, match=r"broken\.yaml: is not valid YAML"):
+    with pytest.raises(RecipeError, match=r"broken\.yaml: is not valid YAML: .* in line 1, column"):
         load_recipe(path)
+    path.write_text("name: small\nfoo: SECRETXYZ: bar\n")
+    with pytest.raises(RecipeError, match=r"mapping values .* in line 2, column 15") as caught:
+        load_recipe(path)
+    assert "SECRETXYZ" not in str(caught.value)
 
 
 def keys_of(model: type[BaseModel], prefix: str = "") -> set[str]:

@@ -13,8 +13,10 @@ from store_support import jobs, publish_all
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
+from deepprofile.cli import main
 from deepprofile.store import (
     AllFailedError,
+    CubeError,
     StoreError,
     describe,
     done_jobs,
@@ -191,6 +193,28 @@ def test_damaged_metadata_are_one_message(client, url, folder):
         return
     found = verify(url, client=client).problems
     assert {p.what for p in found} == {"can't be read: I/O error (incomplete frame)"}
+
+
+@pytest.mark.parametrize("size", [0.5, 30])
+@pytest.mark.parametrize("folder", ["snapshots", "manifests"])
+def test_a_cube_with_damaged_metadata_is_not_opened(url, folder, size):
+    for file in Path(url, folder).iterdir():
+        kept = size if size > 1 else int(size * file.stat().st_size)
+        file.write_bytes(file.read_bytes()[:kept])
+    with pytest.raises(CubeError, match=r"metadata .*are damaged.*from a copy"):
+        open_cube(url)
+    with pytest.raises(StoreError, match="metadata of this cube are damaged"):
+        describe(url)
+
+
+def test_what_is_no_cube_is_told_and_nothing_is_left_beside_it(tmp_path, monkeypatch, capsys):
+    for command in ("gc", "verify", "inspect"):
+        monkeypatch.setattr("sys.argv", ["deepprofile", command, str(tmp_path / "nowhere")])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2
+        assert "nowhere: no such folder" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_values_that_contradict_each_other():

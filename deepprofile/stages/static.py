@@ -78,7 +78,8 @@ def publish_static(context: Context) -> NDArray[np.bool_]:
         if not is_complete(context):
             raise StageError(
                 f"{url}: land mask and terrain of the region are not all there, and the recipe "
-                "names no elevation model to make them from. Give terrain.urls."
+                "names no elevation model to make them from. For an archive of a part of the globe "
+                "give its region in this recipe too; otherwise give terrain.urls."
             )
         return read_land(url)
     planned_at, commits = planned_head(url), commits_of(url, STAGE)

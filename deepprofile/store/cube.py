@@ -1,5 +1,7 @@
 """Opening a cube for reading."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,7 +11,15 @@ import xarray as xr
 import zarr
 
 import deepprofile.profile  # noqa: F401  (registers the accessor `.profile`)
-from deepprofile.store.repository import MAIN, CubeError, open_group, open_repository
+from deepprofile.store.faults import explain
+from deepprofile.store.messages import is_damaged
+from deepprofile.store.repository import (
+    MAIN,
+    CubeError,
+    StoreError,
+    open_group,
+    open_repository,
+)
 from deepprofile.store.snapshots import Moment, find_snapshot
 from deepprofile.store.template import array_of, dimension_names
 from deepprofile.store.writer import unit_of_writing
@@ -44,6 +54,7 @@ def open_cube(
         NotACubeError: if there is no cube.
         CubeError: if there is no such branch or snapshot, it has expired, or nothing was published
             by then.
+        StoreError: if its metadata are damaged.
     """
     return open_session(session_at(url, snapshot, branch=branch), url, chunks=chunks)
 
@@ -71,6 +82,11 @@ def session_at(
     url: str | Path, snapshot: Moment | None = None, *, branch: str = MAIN
 ) -> icechunk.Session:
     """A read-only session of a cube, see `open_cube`."""
+    with _damage_named(url):
+        return _session_at(url, snapshot, branch)
+
+
+def _session_at(url: str | Path, snapshot: Moment | None, branch: str) -> icechunk.Session:
     repository = open_repository(url)
     if snapshot is not None:
         identity = find_snapshot(repository, url, snapshot)
@@ -78,12 +94,30 @@ def session_at(
     try:
         return repository.readonly_session(branch)
     except (icechunk.IcechunkError, ValueError) as error:
+        if is_damaged(str(error)):
+            raise
         branches = ", ".join(sorted(repository.list_branches()))
         raise CubeError(f"{url}: has no branch {branch}. Branches: {branches}.") from error
 
 
 def open_session(session: icechunk.Session, url: str | Path, *, chunks: Chunks) -> xr.Dataset:
     """The cube that a read-only session shows, see `open_cube`."""
+    with _damage_named(url):
+        return _open_session(session, url, chunks)
+
+
+@contextmanager
+def _damage_named(url: str | Path) -> Iterator[None]:
+    """Say what to do where metadata are damaged; any other error of the store stays as it is."""
+    try:
+        yield
+    except icechunk.IcechunkError as error:
+        if not is_damaged(str(error)):
+            raise
+        raise StoreError(f"{url}: {explain(url, str(error))}") from error
+
+
+def _open_session(session: icechunk.Session, url: str | Path, chunks: Chunks) -> xr.Dataset:
     store = session.store
     store.cube = str(url)  # type: ignore[attr-defined]  # named by errors of reading
     group = open_group(store, url)

@@ -82,6 +82,8 @@ def expire(
     """
     if before.tzinfo is None:
         raise CubeError(f"{before}: a moment needs its zone, such as UTC")
+    with explained(url):
+        open_repository(url)  # a wrong place is told before a lock file lies beside it
     with explained(url), exclusive(url), _alone(url):
         repository = open_repository(url)
         now = datetime.now(UTC) if dry_run else store_time(url)

@@ -5,8 +5,8 @@ import re
 from deepprofile.urls import redacted
 
 _DAMAGED = re.compile(
-    r"incomplete frame|data corruption|cannot serialize|deserializ|invalid.{0,20}(header|file)"
-    r"|session error: I/O error|snapshot not found"
+    r"incomplete frame|early eof|data corruption|cannot serialize|deserializ"
+    r"|invalid.{0,20}(header|file)|session error: I/O error|snapshot not found"
     r"|(snapshots|manifests|transactions)/\w+ not found",
     re.IGNORECASE,
 )
