@@ -13,6 +13,7 @@ from deepprofile.cluster import LOCAL, connected
 from deepprofile.progress import meter
 from deepprofile.store import (
     SAFETY,
+    NotACubeError,
     copy_plain,
     describe,
     expire,
@@ -47,12 +48,15 @@ def inspect(
     url: Annotated[str, typer.Argument(help="A cube or a model: a local path or s3://…")],
 ) -> None:
     """Show what is in a cube (extent, sizes, holes, failures, history) or a model's folder."""
-    if places.exists(f"{url}/{DESCRIPTION}"):
+    try:
+        shown = render(describe(url))
+    except NotACubeError:
+        if not places.exists(f"{url}/{DESCRIPTION}"):
+            raise
         from deepprofile.model.describe import render_model
 
-        terminal().print(render_model(url))
-    else:
-        terminal().print(render(describe(url)))
+        shown = render_model(url)
+    terminal().print(shown)
 
 
 @commands.command()
