@@ -10,6 +10,7 @@ from rich.console import Console
 
 from deepprofile import places
 from deepprofile.cluster import LOCAL, connected
+from deepprofile.model.configuration import DESCRIPTION
 from deepprofile.progress import meter
 from deepprofile.store import (
     SAFETY,
@@ -27,8 +28,6 @@ from deepprofile.store.repository import open_repository
 commands = typer.Typer()
 FILE_WIDTH = 140
 """Columns of a table where the output is no terminal."""
-DESCRIPTION = "model.json"
-"""File of a model's folder that no cube has; what reads it imports torch, which takes seconds."""
 PROBLEMS = 1
 """Exit code of `verify` for a cube that is not sound; 2 means that it could not be checked."""
 KEEP_DAYS = 30
@@ -53,6 +52,7 @@ def inspect(
     except NotACubeError:
         if not places.exists(f"{url}/{DESCRIPTION}"):
             raise
+        # It imports torch, which takes seconds.
         from deepprofile.model.describe import render_model
 
         shown = render_model(url)

@@ -115,34 +115,33 @@ def test_cells_are_read_in_their_order(url, cells):
     np.testing.assert_array_equal(found, expected)
 
 
-def test_each_shard_is_read_once_for_all_its_cells(url, monkeypatch):
-    cube = open_cube(url, chunks=None)
-    read = []
+@pytest.fixture
+def read(monkeypatch) -> list[str]:
+    """Keys of the shards that are read from now on, in their order."""
+    keys: list[str] = []
     get = icechunk.IcechunkStore.get
 
-    async def counting(self, key, *args, **keys):
+    async def counting(self, key, *args, **options):
         if "/c/" in key:
-            read.append(key)
-        return await get(self, key, *args, **keys)
+            keys.append(key)
+        return await get(self, key, *args, **options)
 
     monkeypatch.setattr(icechunk.IcechunkStore, "get", counting)
+    return keys
+
+
+def test_each_shard_is_read_once_for_all_its_cells(url, read):
+    cube = open_cube(url, chunks=None)
+    read.clear()  # the coordinates were read when the cube was opened
     rows = np.arange(REGION.rows.start, REGION.rows.stop)
     read_cells(cube, "soil_moisture", rows, np.full(rows.size, REGION.columns.start + 3))
     assert len(read) == 2  # both blocks of the first tile
 
 
 @pytest.mark.parametrize("days", [(0, 40), (5, 35), (33, 34), (7, 7)])
-def test_cells_of_some_days_are_read_from_the_shards_of_these_days(url, days, monkeypatch):
+def test_cells_of_some_days_are_read_from_the_shards_of_these_days(url, days, read):
     cube = open_cube(url, chunks=None)
-    read = []
-    get = icechunk.IcechunkStore.get
-
-    async def counting(self, key, *args, **keys):
-        if "/c/" in key:
-            read.append(key)
-        return await get(self, key, *args, **keys)
-
-    monkeypatch.setattr(icechunk.IcechunkStore, "get", counting)
+    read.clear()  # the coordinates were read when the cube was opened
     rows, columns = np.array([3, 9, 5]), np.array([70, 2, 79])
     found = read_cells(
         cube,

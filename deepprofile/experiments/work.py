@@ -2,13 +2,10 @@
 
 import json
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import torch
 import xarray as xr
 from distributed import get_worker
 from numpy.typing import NDArray
@@ -19,6 +16,7 @@ from deepprofile.evaluation.estimates import cell_keys, positions
 from deepprofile.experiments.definition import Run
 from deepprofile.experiments.measure import held_out_coefficients, skill, spread
 from deepprofile.model.io import load_model
+from deepprofile.model.training import torch_threads
 from deepprofile.stages.compare import read_references
 from deepprofile.stages.train import train_model, trained_on
 from deepprofile.store import open_cube
@@ -70,7 +68,8 @@ def train_and_measure(job: RunJob) -> str:
         worker.log_event(job.topic, (job.key, share, note))
 
     url = f"{job.run.folder}/{MODEL}"
-    with _ONE_TRAINING, _threads(max(1, int(cores() * job.share))) as threads:
+    threads = max(1, int(cores() * job.share))
+    with _ONE_TRAINING, torch_threads(threads):
         summary = "trained already"
         if trained_on(url) != job.inputs:
             *notes, summary = train_model(
@@ -117,13 +116,3 @@ def _measure(job: RunJob, url: str) -> None:
 
 def _write(table: pd.DataFrame, url: str) -> None:
     places.write_bytes(url, table.to_csv(index=False).encode())
-
-
-@contextmanager
-def _threads(n_threads: int) -> Iterator[int]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(n_threads)
-    try:
-        yield n_threads
-    finally:
-        torch.set_num_threads(before)

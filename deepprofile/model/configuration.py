@@ -6,6 +6,8 @@ from typing import Any
 
 from deepprofile.profile import N_COEFFICIENTS, Layer
 
+DESCRIPTION = "model.json"
+"""File of a model's folder that describes it, and that no cube has."""
 SMOOTHNESS = 2e-4
 """Weight λ of the smoothness term that the paper selects."""
 

@@ -14,11 +14,10 @@ import safetensors.torch
 import torch
 
 from deepprofile import places
-from deepprofile.model.configuration import NetworkConfig
+from deepprofile.model.configuration import DESCRIPTION, NetworkConfig
 from deepprofile.model.network import DeepProfile
 
 WEIGHTS = "model.safetensors"
-DESCRIPTION = "model.json"
 FORMAT = "deepprofile-model"
 FORMAT_VERSION = 2
 

@@ -38,6 +38,7 @@ __all__ = [
     "Trainer",
     "TrainingConfig",
     "TrainingDivergedError",
+    "torch_threads",
     "train",
 ]
 
@@ -96,7 +97,7 @@ def train(
             none of them can be read.
         DifferentProcessesError: if the processes don't train the same.
     """
-    with _threads(config.threads), torch.random.fork_rng(devices=[]):
+    with torch_threads(config.threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         trainer = Trainer(
             samples, index, validation, layers, config, network, name_sample, processes
@@ -172,7 +173,8 @@ class _Log:
 
 
 @contextmanager
-def _threads(n_threads: int | None) -> Iterator[None]:
+def torch_threads(n_threads: int | None) -> Iterator[None]:
+    """Have torch use so many threads while the context is open; None leaves its setting."""
     before = torch.get_num_threads()
     torch.set_num_threads(n_threads or before)
     try:
