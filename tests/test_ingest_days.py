@@ -99,6 +99,17 @@ def test_a_late_granule_of_a_day_that_lost_others_does_not_take_them_along():
     assert found.lost == (0,)
 
 
+def test_hours_that_could_not_be_read_are_not_missed_when_they_are_gone():
+    held, never = made_of("s b a b"), made_of("s b a b", "8")
+    assert (held.held, never.held) == (0b1011, 0b11)
+    assert held == never
+    now = [MadeOf("s", 0b11, ("a",))]
+    assert revise([held], now).lost == (0,)
+    assert revise([never], now).fresh == (0,)
+    assert revise([never], [held]).fresh == ()
+    assert arrivals(never, {"x": 8}, latest=False) == {"x": Arrival.LATE}
+
+
 def test_granules_are_new_late_or_replaced():
     before = MadeOf("s", 0b11, ("a", "b"))
     now = {"a": 0b1, "x": 0b10, "y": 0b100}

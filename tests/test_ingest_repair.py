@@ -112,7 +112,7 @@ def test_a_kept_day_that_cannot_be_read_is_an_error_that_says_what_to_do(context
     published = open_cube(url, snapshot=session_at(url).snapshot_id, chunks=None)
     read = np.zeros((DAYS, 3, 56, 64), np.float32)
     with pytest.raises(ShardError, match="bring back the granules of 2015-03-31 to 2015-04-01"):
-        _whole(job, job.tiles[0], "soil_moisture", read, published)
+        _whole(job, job.fresh, job.tiles[0], "soil_moisture", read, published)
 
 
 def test_files_of_one_name_in_several_folders_are_told_apart(context, tmp_path):

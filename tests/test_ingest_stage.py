@@ -20,6 +20,7 @@ from deepprofile.stages.context import FailedJobsError
 from deepprofile.stages.ingest_jobs import product_template
 from deepprofile.stages.ingest_plan import plan
 from deepprofile.store import describe, done_jobs, history
+from deepprofile.store.ledger import commits_of, noted
 from deepprofile.store.repository import open_repository
 
 START, END, LAST = "2015-04-29", "2015-05-05", "20150505"  # block 1 begins on 2015-05-02
@@ -189,6 +190,56 @@ def test_days_whose_granules_are_gone_stay_and_are_named(archive, whole, client)
     assert "2015-04-29" in history(archive / "work/cubes/smap_l4")[0].metadata["lost_days"]
     (change,) = ingest.update(context_of(archive, client))
     assert change.lost == ()
+
+
+def test_a_day_is_kept_where_a_granule_in_place_of_its_own_cannot_be_read(archive, whole, client):
+    url = str(archive / "work/cubes/smap_l4")
+    first, other, _ = of_day(granules(archive, "smap_l4"), "20150504T")
+    content = first.read_bytes()
+    first.write_bytes(content[: len(content) // 2])  # a copy that has not come to its end
+    context = context_of(archive, client)
+    (change,) = ingest.update(context)
+    assert (change.failed, change.remade, change.added) == ((), (), ())
+    assert [str(day) for day in change.kept] == ["2015-05-04"]
+    assert "days with unreadable granules kept 2015-05-04" in change.line
+    said = context.console.export_text()
+    assert "kept as published: 2015-05-04" in said
+    assert f"set aside {first}" in said
+    assert list(history(url)[0].metadata["kept_days"]) == ["2015-05-04"]
+    assert_same_bits(whole, archive, "smap_l4")
+    assert "all there already" in ingest.run(context_of(archive, client))
+
+    os.utime(other, (1, 1))  # good news of another granule waits: the day would lose an hour
+    (change,) = ingest.update(context_of(archive, client))
+    assert [str(day) for day in change.kept] == ["2015-05-04"]
+    assert_same_bits(whole, archive, "smap_l4")
+
+    first.write_bytes(content)
+    (change,) = ingest.update(context_of(archive, client))
+    assert (change.kept, [str(day) for day in change.remade]) == ((), ["2015-05-04"])
+    assert_same_bits(whole, archive, "smap_l4")
+
+
+def test_a_day_that_never_had_a_granule_does_not_wait_for_it(earth, tmp_path, client):
+    shutil.copytree(earth, tmp_path / "work/earth")
+    url = str(tmp_path / "work/cubes/smap_l4")
+    first, other, _ = of_day(granules(tmp_path, "smap_l4"), "20150504T")
+    content = first.read_bytes()
+    first.write_bytes(content[: len(content) // 2])
+    (change,) = ingest.update(context_of(tmp_path, client))
+    assert (change.kept, len(change.added), change.set_aside) == ((), 7, 1)
+    (place,) = noted(commits_of(url, "ingest"), "unread")
+    assert history(url)[0].metadata["unread"] == {place: {"2": "2"}}  # 01:30 of the third day
+    os.utime(other, (1, 1))
+    (change,) = ingest.update(context_of(tmp_path, client))
+    assert (change.kept, [str(day) for day in change.remade]) == ((), ["2015-05-04"])
+    first.write_bytes(content)
+    (change,) = ingest.update(context_of(tmp_path, client))
+    assert (change.late, [str(day) for day in change.remade]) == (1, ["2015-05-04"])
+    assert history(url)[0].metadata["unread"] == {place: {}}
+    first.unlink()
+    (change,) = ingest.update(context_of(tmp_path, client))
+    assert [str(day) for day in change.lost] == ["2015-05-04"]
 
 
 def test_another_setting_makes_every_day_anew(archive, client):

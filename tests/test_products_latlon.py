@@ -16,6 +16,7 @@ from scipy.interpolate import RegularGridInterpolator
 
 from deepprofile import grid
 from deepprofile.products import Era5Land, Gldas, Granule, MissingVariableError, latlon
+from deepprofile.products.base import hours_of
 from deepprofile.profile import Layer
 
 DAY = date(2020, 1, 1)
@@ -71,7 +72,21 @@ def read_gldas(folder, layers=None, n_days=1, **options):
     product = Gldas(layers=layers)
     granules, aside = product.granules(str(folder), DAY, DAY + timedelta(days=n_days))
     daily = product.read_daily(granules, DAY, n_days, ROWS, COLUMNS, **options)
+    assert_hours(daily, granules)
     return daily, aside
+
+
+def assert_hours(daily, granules):
+    """The listing and the reading agree in which hours there are steps."""
+    if daily.set_aside:
+        return
+    listed = np.zeros_like(daily.hours)
+    first = (DAY - date(1970, 1, 1)).days
+    for granule in granules:
+        for day, hours in granule.hours or hours_of(np.array([granule.start, granule.last])):
+            if first <= day < first + len(listed):
+                listed[day - first] |= hours
+    np.testing.assert_array_equal(daily.hours, listed)
 
 
 def test_gldas_each_layer_by_its_own_thickness(tmp_path):
@@ -264,6 +279,7 @@ def read_era5(folder, n_days=1, layers=SURFACE, **options):
     product = Era5Land(layers=layers)
     granules, aside = product.granules(str(folder), DAY, DAY + timedelta(days=n_days))
     daily = product.read_daily(granules, DAY, n_days, ROWS, COLUMNS, **options)
+    assert_hours(daily, granules)
     return daily, granules, aside
 
 

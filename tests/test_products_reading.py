@@ -46,8 +46,14 @@ def some_days(folder, n_days=3):
     return paths
 
 
+def hour_bits(time):
+    """Number of the day, and the bit of the hour."""
+    hour = int((time - np.datetime64(DAY)) // np.timedelta64(1, "h"))
+    return hour // 24, 1 << hour % 24
+
+
 def same(one, other):
-    for name in ("values", "n_steps"):
+    for name in ("values", "n_steps", "hours"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     assert one.short_days == other.short_days
     assert one.out_of_range == other.out_of_range
@@ -71,6 +77,10 @@ def test_threads_and_remote_files_give_the_same(tmp_path):
             one = product.read_daily(local, DAY, 3, rows, columns)
             assert [item.url for item in one.set_aside] == [str(paths[3]), str(paths[10])]
             assert one.out_of_range["sm_surface"] > 0
+            read = [
+                hour_bits(g.start) for g in local if g.url not in {str(paths[3]), str(paths[10])}
+            ]
+            assert one.hours.tolist() == [sum(h for d, h in read if d == day) for day in range(3)]
             for threads in (2, 9):
                 same(one, product.read_daily(local, DAY, 3, rows, columns, threads=threads))
             for threads in (1, 2):

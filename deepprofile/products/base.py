@@ -110,6 +110,7 @@ class DailyFields:
             field takes that field's own valid steps and is missing where they are too few.
         n_steps: uint8, shape (days, rows, columns): steps on which every field was valid. For a
             regridded product the smallest number among the neighbours that contribute.
+        hours: uint32, shape (days,): bit h is set if a step in hour h of the day was read.
         set_aside: granules that were not used.
         out_of_range: for each field, the number of values outside its valid range, counted on the
             part of the source grid that was read.
@@ -118,6 +119,7 @@ class DailyFields:
 
     values: NDArray[np.float32]
     n_steps: NDArray[np.uint8]
+    hours: NDArray[np.uint32]
     set_aside: list[SetAside] = field(default_factory=list)
     out_of_range: dict[str, int] = field(default_factory=dict)
     short_days: list[tuple[date, int]] = field(default_factory=list)

@@ -53,6 +53,7 @@ class DailyMeans:
         self._result = DailyFields(
             np.full((n_days, len(fields), *shape), np.nan, dtype=np.float32),
             np.zeros((n_days, *shape), dtype=np.uint8),
+            np.zeros(n_days, dtype=np.uint32),
         )
 
     def read(
@@ -110,8 +111,10 @@ class DailyMeans:
             raise missing[0]
         aside = sorted((item for s in streams for item in s.set_aside), key=lambda item: item[0])
         self._result.set_aside = [item for _, item in aside]
-        days = [second // 86400 for stream in streams for second in stream.seen]
-        found = np.bincount(np.array(days, dtype=np.int64), minlength=len(self._result.values))
+        seconds = np.array([s for stream in streams for s in stream.seen], dtype=np.int64)
+        days, bits = seconds // 86400, 1 << (seconds % 86400 // 3600)
+        np.bitwise_or.at(self._result.hours, days, bits.astype(np.uint32))
+        found = np.bincount(days, minlength=len(self._result.values))
         self._result.short_days = [
             (self._first_day + timedelta(days=day), int(n))
             for day, n in enumerate(found)

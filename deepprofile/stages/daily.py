@@ -165,6 +165,7 @@ class _Run:
         pieces = [name.split(" block ") for name in done_in(reversed(predicted))]
         added = profiles.n_days - self._profiles.n_days
         changed = forcing.snapshot != self._forcing.snapshot or bool(predicted)
+        valid = self._valid(profiles)
         values: dict[str, object] = {
             "status": _status(code, changed),
             "date": self._wanted,
@@ -175,21 +176,22 @@ class _Run:
             "granules_late": taken_in.late,
             "granules_replaced": taken_in.replaced,
             "granules_set_aside": taken_in.set_aside,
+            "days_kept": len(taken_in.lost + taken_in.kept),
             "tiles": len({tile for tile, *_ in pieces}),
             "blocks": len({block for *_, block in pieces}),
             "bytes": bytes_written(self._forcing, forcing)
             + bytes_written(self._profiles, profiles),
             "snapshot": profiles.snapshot or "none",
-            "valid": self._valid(profiles),
+            "valid": "none" if valid is None else f"{valid:.4f}",
             "seconds": f"{time.monotonic() - self._started:.1f}",
         }
-        return _line(self._recipe.name, _summary(code, changed, added, profiles), values)
+        return _line(self._recipe.name, _summary(code, changed, added, profiles, valid), values)
 
-    def _valid(self, profiles: Seen) -> str:
+    def _valid(self, profiles: Seen) -> float | None:
+        """Share of land cells with a profile on the last day; None where there are no profiles."""
         if not profiles.n_days:
-            return "none"
-        land = read_land(self._paths.static)
-        return f"{share_with_profile(profiles.url, land):.4f}"
+            return None
+        return share_with_profile(profiles.url, read_land(self._paths.static))
 
 
 @contextmanager
@@ -256,9 +258,10 @@ def _status(code: Code, changed: bool) -> str:
     return {Code.FAILED: "failed", Code.BUSY: "busy", Code.NOT_YET: "not_yet"}[code]
 
 
-def _summary(code: Code, changed: bool, added: int, profiles: Seen) -> str:
+def _summary(code: Code, changed: bool, added: int, profiles: Seen, valid: float | None) -> str:
     what = f"{added} day{'' if added == 1 else 's'} added" if changed else "nothing new"
     last = f", profiles up to {day_at(profiles.stop - 1)}" if profiles.stop else ", no profiles yet"
+    last += " (none on that day: its forcing is incomplete)" if valid == 0 else ""
     why = {
         Code.FAILED: "; NOT ALL WAS DONE",
         Code.BUSY: "; another run publishes, the rest is for it or the next run",

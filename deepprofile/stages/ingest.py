@@ -6,7 +6,8 @@ whole shards: the result is the same as that of reading everything.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
 from functools import partial
 from typing import Any
 
@@ -33,6 +34,8 @@ from deepprofile.store import AllFailedError, JobFailure
 
 __all__ = ["STAGE", "Changes", "place_of", "plan", "run", "update"]
 
+_UNREADABLE = "of which a granule can't be read that takes the place of others"
+
 
 def run(context: Context) -> str:
     """Ingest every product of the recipe; days that are in the cubes already are left out."""
@@ -58,7 +61,7 @@ def update(context: Context) -> list[Changes]:
 
 def _ingest_product(context: Context, name: str, land: NDArray[np.bool_]) -> Changes:
     work = find_work(context, PRODUCTS[name], land)
-    _report(context, name, [IngestResult(work.set_aside, {}, [])])
+    _report(context, name, [IngestResult(work.set_aside, {}, [], {}, [])])
     if work.lost:
         context.console.print(
             f"  {name}: [yellow]granules are gone[/yellow] of {spans(work.lost)}, which stay "
@@ -106,6 +109,7 @@ def _changes(
     counts, (added, remade) = summarise_news(work.news[job.key] for job, _ in results)
     aside, _, _ = _merge([result for _, result in results])
     unused = {item.url for item in work.set_aside} | set(aside)
+    kept = _kept_days(result for _, result in results)
     return Changes(
         name,
         jobs=len(work.jobs),
@@ -114,8 +118,9 @@ def _changes(
         replaced=counts[Arrival.REPLACED],
         set_aside=len(unused),
         added=tuple(added),
-        remade=tuple(remade),
+        remade=tuple(day for day in remade if day not in kept),
         lost=work.lost,
+        kept=tuple(kept),
         failed=tuple(failed),
         snapshot_id=snapshot,
     )
@@ -132,6 +137,7 @@ def _groups(jobs: Sequence[IngestJob], n_blocks: int) -> Iterator[list[IngestJob
 def _summarise(work: Work, results: list[tuple[Any, Any]], *, first: bool) -> dict[str, Any]:
     """What a commit notes of its jobs; the first one of a run names what the listing set aside."""
     merged = _merge([result for _, result in results])
+    kept = _kept_days(result for _, result in results)
     listed = work.set_aside if first else []
     aside = {**{item.url: item.reason for item in listed}, **merged[0]}
     return {
@@ -139,7 +145,13 @@ def _summarise(work: Work, results: list[tuple[Any, Any]], *, first: bool) -> di
         "set_aside": [{"url": url, "reason": reason} for url, reason in aside.items()],
         "out_of_range": merged[1],
         "short_days": merged[2],
+        "unread": work.unread_in(results),
+        **({"kept_days": {str(day): _UNREADABLE for day in kept}} if kept else {}),
     }
+
+
+def _kept_days(results: Iterable[IngestResult]) -> list[date]:
+    return sorted({day for result in results for day in result.kept_days})
 
 
 def _merge(results: Sequence[IngestResult]) -> tuple[dict[str, str], dict[str, int], list[str]]:
@@ -154,6 +166,8 @@ def _report(context: Context, name: str, results: Sequence[IngestResult]) -> Non
     """Say at the end of a group what was set aside and what was out of range."""
     aside, counts, short = _merge(results)
     lines = [f"[yellow]set aside[/yellow] {url}: {reason}" for url, reason in aside.items()]
+    if kept := _kept_days(results):
+        lines.append(f"[yellow]kept as published[/yellow]: {spans(kept)}, {_UNREADABLE}")
     if short:
         lines.append(f"[yellow]too few steps[/yellow] on {', '.join(short)}: missing")
     if counts:

@@ -40,6 +40,8 @@ class Changes:
         added: days that got their first values.
         remade: days that were made anew.
         lost: days that stay as published although granules they were made of are gone.
+        kept: days that stay as published although others of their granules have come, as one of
+            these can't be read.
         failed: the jobs that failed; what they would have changed is counted nowhere here.
         snapshot_id: the snapshot that readers see now.
     """
@@ -53,6 +55,7 @@ class Changes:
     added: tuple[date, ...] = ()
     remade: tuple[date, ...] = ()
     lost: tuple[date, ...] = ()
+    kept: tuple[date, ...] = ()
     failed: tuple[JobFailure, ...] = ()
     snapshot_id: str = ""
 
@@ -71,6 +74,7 @@ class Changes:
             f"days added {spans(self.added)}" if self.added else "",
             f"days made anew {spans(self.remade)}" if self.remade else "",
             f"days without their granules kept {spans(self.lost)}" if self.lost else "",
+            f"days with unreadable granules kept {spans(self.kept)}" if self.kept else "",
             f"{len(self.failed)} of {self.jobs} jobs failed" if self.failed else "",
         ]
         said = "; ".join(part for part in parts if part)

@@ -34,22 +34,29 @@ class MadeOf:
         hours: bit h is set if some granule has a step in hour h of the day.
         granules: hash of name and tag of each granule with steps on the day, in the order of
             reading.
+        unread: the hours of those granules that could not be read; bands may differ in them.
     """
 
     settings: str
     hours: int = 0
     granules: tuple[str, ...] = ()
+    unread: int = field(default=0, compare=False)
+
+    @property
+    def held(self) -> int:
+        """Hours of which the day holds steps."""
+        return self.hours & ~self.unread
 
     @property
     def text(self) -> str:
-        """For the ledger; `made_of` reads it."""
+        """For the ledger, without what was unread; `made_of` reads it."""
         return " ".join((self.settings, f"{self.hours:x}", *self.granules))
 
 
-def made_of(text: str) -> MadeOf:
-    """The day that a text of the ledger describes."""
+def made_of(text: str, unread: str = "0") -> MadeOf:
+    """The day that a text of the ledger describes, and hours of it that could not be read."""
     settings, hours, *granules = text.split()
-    return MadeOf(settings, int(hours, 16), tuple(granules))
+    return MadeOf(settings, int(hours, 16), tuple(granules), int(unread, 16))
 
 
 @dataclass
@@ -129,7 +136,7 @@ def revise(
     days, fresh, lost = [], [], []
     for i, now in enumerate(listed):
         before = published[i] if i < len(published) else None
-        gone = before is not None and bool(before.hours & ~now.hours)
+        gone = before is not None and bool(before.held & ~now.hours)
         if before is None or ((withdrawn or before != now) and not gone):
             fresh.append(i)
             days.append(now)
@@ -149,7 +156,7 @@ def arrivals(before: MadeOf | None, now: Mapping[str, int], *, latest: bool) -> 
         latest: whether the day lies after all days that had granules.
     """
     held = before.granules if before is not None else ()
-    hours = before.hours if before is not None else 0
+    hours = before.held if before is not None else 0
     first = Arrival.NEW if latest else Arrival.LATE
     return {
         name: Arrival.REPLACED if own & hours else first

@@ -1,6 +1,7 @@
 """The jobs of the ingest stage: a block of a band of tile rows, read as far as it has changed."""
 
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -35,13 +36,14 @@ class IngestJob(SinglePiece):
         n_days: number of days of it that are written.
         fresh: positions in the block of the days that are made from granules; the others are
             taken from the shards as published.
-        made_before: whether some of the other days were made from granules.
+        listed: hours of the granules of each day, as bits.
+        held: hours of which each day as published holds steps; 0 where it is not there.
         period: first day index of the recipe and the one after its last; days outside that have
             too few steps are no news.
         band: tile rows to read.
         tiles: tiles of the band that hold land.
         cube: URL of the product's cube.
-        snapshot: the snapshot of it that holds the other days; empty if there are none.
+        snapshot: the snapshot of it that holds published days; empty if there are none.
         static: URL of the cube with the land mask.
         min_fraction: share of a day's steps that a daily mean needs.
         fingerprint: of what each day of the block is made from.
@@ -52,7 +54,8 @@ class IngestJob(SinglePiece):
     block: Block
     n_days: int
     fresh: tuple[int, ...]
-    made_before: bool
+    listed: tuple[int, ...]
+    held: tuple[int, ...]
     period: tuple[int, int]
     band: Region
     tiles: tuple[Tile, ...]
@@ -75,16 +78,32 @@ class IngestJob(SinglePiece):
     @property
     def kept(self) -> tuple[int, ...]:
         """Positions in the block of the days that are taken as published."""
-        return tuple(sorted(set(range(self.n_days)) - set(self.fresh)))
+        return tuple(i for i in range(self.n_days) if i not in self.fresh)
+
+    @property
+    def made_before(self) -> bool:
+        """Whether some of the kept days were made from granules."""
+        return any(self.held[day] for day in self.kept)
 
 
 @dataclass(frozen=True)
 class IngestResult:
-    """What a job found amiss; all of it stands in the commit log."""
+    """What a job found amiss; all of it stands in the commit log.
+
+    Attributes:
+        set_aside: granules, or parts of them, that were not used.
+        out_of_range: number of values outside the valid range by variable.
+        short_days: days with too few steps.
+        unread: by position in the block, the listed hours of which the day holds no step.
+        kept_days: days that stay as published, as granules in the place of those of which they
+            were made could not be read.
+    """
 
     set_aside: list[SetAside]
     out_of_range: dict[str, int]
     short_days: list[str]
+    unread: dict[int, int]
+    kept_days: list[date]
 
 
 def place_of(block: Block, band: Region) -> str:
@@ -105,8 +124,11 @@ def write_block(writer: Writer, job: IngestJob) -> IngestResult:
     """Read the changed days of a block of a band and write a shard for each tile with land."""
     product = PRODUCTS[job.product]
     read = _read(product, job)
+    fresh = _without_loss(job, read)
     land = open_cube(job.static, chunks=None)["land"]
-    published = open_cube(job.cube, snapshot=job.snapshot, chunks=None) if job.kept else None
+    published = None
+    if len(fresh) < job.n_days:
+        published = open_cube(job.cube, snapshot=job.snapshot, chunks=None)
     corner = writer.region
     layered = np.array([field.layer is not None for field in product.fields])
     for tile in job.tiles:
@@ -121,10 +143,10 @@ def write_block(writer: Writer, job: IngestJob) -> IngestResult:
         for name, values in arrays.items():
             if name == "forcing" and layered.all():
                 continue
-            whole = _whole(job, tile, name, values, published)
+            whole = _whole(job, fresh, tile, name, values, published)
             whole[..., sea] = 0 if name == "n_steps" else np.nan
             writer.write(name, place, whole)
-    return _result(read, job)
+    return _result(job, fresh, read)
 
 
 def _read(product: Product, job: IngestJob) -> DailyFields:
@@ -146,8 +168,20 @@ def _read(product: Product, job: IngestJob) -> DailyFields:
     return nothing
 
 
+def _read_hours(job: IngestJob, read: DailyFields) -> dict[int, int]:
+    """Hours of which steps were read, by position of the days that are made from granules."""
+    return {day: int(read.hours[day - job.fresh[0]]) for day in job.fresh}
+
+
+def _without_loss(job: IngestJob, read: DailyFields) -> tuple[int, ...]:
+    """The fresh days without those that would lose an hour: a granule of theirs is unreadable."""
+    hours = _read_hours(job, read)
+    return tuple(day for day in job.fresh if not job.held[day] & ~hours[day])
+
+
 def _whole(
     job: IngestJob,
+    fresh: tuple[int, ...],
     tile: Tile,
     name: str,
     read: NDArray[Any],
@@ -157,28 +191,37 @@ def _whole(
     if published is None:
         return np.ascontiguousarray(read)
     whole = np.zeros((job.n_days, *read.shape[1:]), read.dtype)
-    fresh, kept = list(job.fresh), list(job.kept)
-    whole[fresh] = read[[day - fresh[0] for day in fresh]]
+    whole[list(fresh)] = read[[day - job.fresh[0] for day in fresh]]
+    kept = [day for day in range(job.n_days) if day not in fresh]
     first = job.days[0]
     try:
         held = read_tile(published, name, tile, (first, first + kept[-1] + 1))
     except ShardError as error:
+        last = day_at(first + kept[-1])
         raise ShardError(
             f"{error}. It also holds days that are not made anew, such as those whose granules "
-            "are gone. If it is damaged (`deepprofile verify --repair` notes that), bring back "
-            f"the granules of {day_at(first)} to {day_at(first + kept[-1])} and run the stage "
+            "are gone or can't be read. If it is damaged (`deepprofile verify --repair` notes "
+            f"that), bring back the granules of {day_at(first)} to {last} and run the stage "
             "again; nothing of it was overwritten"
         ) from error
     whole[kept] = held[kept]
     return whole
 
 
-def _result(fields: DailyFields, job: IngestJob) -> IngestResult:
+def _result(job: IngestJob, fresh: tuple[int, ...], fields: DailyFields) -> IngestResult:
+    hours = _read_hours(job, fields)
+    holds = [hours[day] if day in fresh else job.held[day] for day in range(job.n_days)]
+    unread = [listed & ~held for listed, held in zip(job.listed, holds, strict=True)]
     counts = {name: count for name, count in fields.out_of_range.items() if count}
     short = [
         f"{day} ({steps} steps)"
         for day, steps in fields.short_days
-        if job.period[0] <= day_index(day) < job.period[1]
-        and day_index(day) - job.days[0] in job.fresh
+        if job.period[0] <= day_index(day) < job.period[1] and day_index(day) - job.days[0] in fresh
     ]
-    return IngestResult(fields.set_aside, counts, short)
+    return IngestResult(
+        fields.set_aside,
+        counts,
+        short,
+        {day: hours for day, hours in enumerate(unread) if hours},
+        [day_at(job.days[0] + day) for day in job.fresh if day not in fresh],
+    )

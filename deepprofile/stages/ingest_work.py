@@ -25,7 +25,7 @@ from deepprofile.stages.ingest_days import (
     made_of,
     revise,
 )
-from deepprofile.stages.ingest_jobs import STAGE, IngestJob, place_of
+from deepprofile.stages.ingest_jobs import STAGE, IngestJob, IngestResult, place_of
 from deepprofile.stages.publication import fingerprint_of, outstanding, to_retry
 from deepprofile.store import NotACubeError, open_cube, planned_head
 from deepprofile.store.layout import Block, Region, Tile, blocks, day_at
@@ -42,6 +42,7 @@ class Work:
         jobs: the jobs, by block.
         news: what each job brings, by its key.
         days: for each job's fingerprint, what the days of its block are made from.
+        unread: by name of a job, its hours that could not be read when it was done last.
         set_aside: files of the listing that were not used and had not been set aside before.
         lost: days that stay as published although granules of theirs are gone, as far as
             the ledger does not say so yet.
@@ -54,6 +55,7 @@ class Work:
     jobs: list[IngestJob]
     news: Mapping[str, News]
     days: Mapping[str, tuple[MadeOf, ...]]
+    unread: Mapping[str, Mapping[str, str]]
     set_aside: list[SetAside]
     lost: tuple[date, ...]
     without_land: list[str] | None
@@ -71,6 +73,16 @@ class Work:
         """What each day of the jobs' blocks is made from, by fingerprint, which bands share."""
         return {
             own: [day.text for day in self.days[own]] for own in {job.fingerprint for job in jobs}
+        }
+
+    def unread_in(
+        self, results: Iterable[tuple[IngestJob, IngestResult]]
+    ) -> dict[str, dict[str, str]]:
+        """What could not be read, by name of the job; none again where it can be read now."""
+        return {
+            job.key: {str(day): f"{hours:x}" for day, hours in result.unread.items()}
+            for job, result in results
+            if result.unread or self.unread.get(job.key)
         }
 
     def ends(self, jobs: Sequence[IngestJob]) -> tuple[date, date]:
@@ -108,6 +120,7 @@ def find_work(context: Context, product: Product, land: NDArray[np.bool_]) -> Wo
         jobs,
         {job.key: finder.news[job.key] for job in jobs},
         finder.days,
+        finder.unread,
         [item for item in aside if item.url not in reported],
         tuple(sorted(day for day in finder.lost if str(day) not in known)),
         _without_land(context.recipe.tiles, land, commits),
@@ -132,10 +145,11 @@ class _Finder:
         self._settings = _settings_of(recipe.ingest.min_fraction, product, land)
         self._done, self._noted = done_in(commits), noted(commits, "made_of")
         # Also of pieces that were withdrawn since: their granules may be gone.
-        self._written: dict[str, str] = noted(commits, "done")
-        self._read: dict[str, list[MadeOf]] = {}
+        self._written: dict[str, str] = noted(commits, "done") if snapshot else {}
+        self.unread: dict[str, dict[str, str]] = noted(commits, "unread")
+        self._read: dict[tuple[str, str], tuple[MadeOf, ...]] = {}
         self._latest = -1
-        self._revisions: dict[tuple[int, str, bool], Revision] = {}
+        self._revisions: dict[tuple[int, tuple[str, str], bool], Revision] = {}
         in_bands = ((b, tuple(t for t in tiles if t in b)) for b in bands(recipe.tiles))
         self.bands = [(band, held) for band, held in in_bands if held]
         self.news: dict[str, News] = {}
@@ -149,9 +163,7 @@ class _Finder:
             (
                 block.days.start + i
                 for block, band, _ in places
-                for i, day in enumerate(
-                    self._published(self._written.get(place_of(block, band), ""))
-                )
+                for i, day in enumerate(self._published(place_of(block, band)))
                 if day.hours
             ),
             default=-1,
@@ -161,48 +173,56 @@ class _Finder:
     def _job(self, block: Block, band: Region, tiles: tuple[Tile, ...], stop: int) -> IngestJob:
         place = place_of(block, band)
         n_days = min(block.days.stop, stop) - block.days.start
-        before = self._written.get(place, "") if self._snapshot else ""
-        revision = self._revision(block, n_days, before, withdrawn=place not in self._done)
+        published = self._published(place)
+        revision = self._revision(block, n_days, place)
         first, recipe = block.days.start, self._context.recipe
         own = fingerprint_of([f"block {block.index}", *(day.text for day in revision.days)])
         self.days[own] = revision.days
         self.lost |= {day_at(first + i) for i in revision.lost}
-        self.news[place] = self._news(block, revision.fresh, before)
-        kept = len(revision.fresh) < n_days
+        self.news[place] = self._news(block, revision.fresh, published)
+        held = tuple(day.held for day in published)
+        held += (0,) * (n_days - len(held))
         return IngestJob(
             self._product.name,
             self._listing.touching(first + i for i in revision.fresh),
             block,
             n_days,
             revision.fresh,
-            any(day.hours for i, day in enumerate(revision.days) if i not in revision.fresh),
+            tuple(day.hours for day in revision.days),
+            held,
             (recipe.period.days.start, recipe.period.days.stop),
             band,
             tiles,
             self._context.paths.product(self._product.name),
-            self._snapshot if kept else "",
+            self._snapshot if published else "",
             self._context.paths.static,
             recipe.ingest.min_fraction,
             own,
         )
 
-    def _published(self, fingerprint: str) -> list[MadeOf]:
-        """What the days of a block were made from when it had this fingerprint."""
-        if fingerprint not in self._read:
-            self._read[fingerprint] = [made_of(text) for text in self._noted.get(fingerprint, ())]
-        return self._read[fingerprint]
+    def _state(self, place: str) -> tuple[str, str]:
+        """What decides on a block of a band: bands of which it is the same share the answers."""
+        return self._written.get(place, ""), str(self.unread.get(place, ""))
 
-    def _revision(self, block: Block, n_days: int, before: str, *, withdrawn: bool) -> Revision:
-        """The same for all bands whose shards were made from the same."""
-        key = block.index, before, withdrawn
+    def _published(self, place: str) -> tuple[MadeOf, ...]:
+        """What the days of a block of a band were made from when it was written last."""
+        key = self._state(place)
+        if key not in self._read:
+            unread, texts = self.unread.get(place, {}), self._noted.get(key[0], ())
+            days = (made_of(text, unread.get(str(i), "0")) for i, text in enumerate(texts))
+            self._read[key] = tuple(days)
+        return self._read[key]
+
+    def _revision(self, block: Block, n_days: int, place: str) -> Revision:
+        published, withdrawn = self._published(place), place not in self._done
+        key = block.index, self._state(place), withdrawn
         if key not in self._revisions:
             days = range(block.days.start, block.days.start + n_days)
             listed = [self._listing.day(day, self._settings) for day in days]
-            self._revisions[key] = revise(self._published(before), listed, withdrawn=withdrawn)
+            self._revisions[key] = revise(published, listed, withdrawn=withdrawn)
         return self._revisions[key]
 
-    def _news(self, block: Block, fresh: Iterable[int], before: str) -> News:
-        published = self._published(before)
+    def _news(self, block: Block, fresh: Iterable[int], published: Sequence[MadeOf]) -> News:
         granules: dict[str, Arrival] = {}
         added, remade = set(), set()
         for i in fresh:
