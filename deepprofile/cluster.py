@@ -1,5 +1,6 @@
 """Dask clusters: where to run."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import dask
 import psutil
 import yaml
 from dask.utils import parse_bytes
-from distributed import Client
+from distributed import Client, Worker, WorkerPlugin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from deepprofile.places import redacted
@@ -47,6 +48,14 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+QUIET = {
+    "distributed.worker": "Compute Failed",
+    "distributed.nanny": "Worker process still alive after",
+}
+"""Beginnings of what Dask logs without need: errors of jobs, which whoever asked for the job gets
+and reports, and workers that are slow to stop, which are killed."""
+
+
 class ClusterError(ValueError):
     """A cluster that can't be described or reached; the message says what to do."""
 
@@ -80,13 +89,34 @@ class LocalSpec(BaseModel):
         dask.config.set({"distributed.scheduler.no-workers-timeout": NO_WORKERS_TIMEOUT})
         _set_environment()
         keep_from_deadlock()
-        return Client(
+        be_quiet("distributed.nanny")
+        client = Client(
             n_workers=self.workers or cores(),
             threads_per_worker=self.threads_per_worker,
             memory_limit=self.memory_limit,
             processes=True,
             dashboard_address="127.0.0.1:0",  # a free port; nothing outside can reach it
         )
+        client.register_plugin(_QuietWorker())
+        return client
+
+
+class _QuietWorker(WorkerPlugin):
+    """Keeps the tracebacks of failing jobs out of the terminal."""
+
+    name = "deepprofile-quiet"
+
+    def setup(self, worker: Worker) -> None:
+        be_quiet("distributed.worker")
+
+
+def be_quiet(logger: str) -> None:
+    """Leave out what QUIET names of a logger of this process."""
+    logging.getLogger(logger).addFilter(_is_needed)
+
+
+def _is_needed(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(QUIET[record.name])
 
 
 def keep_from_deadlock() -> None:

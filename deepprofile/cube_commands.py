@@ -1,6 +1,7 @@
 """Commands that look after single cubes: inspect, verify, publish, gc."""
 
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
@@ -23,6 +24,7 @@ from deepprofile.store import (
     repair,
 )
 from deepprofile.store import verify as verify_cube
+from deepprofile.store.pieces import Piece
 from deepprofile.store.repository import open_repository
 
 commands = typer.Typer()
@@ -83,11 +85,17 @@ def verify(
         )
     console.print(render_verification(found))
     if mark and found.problems:
-        pieces = repair(found)
-        names = ", ".join(f"{piece.stage}: {piece.name}" for piece in pieces) or "none"
-        console.print(f"to be written again: {names}", highlight=False, markup=False)
+        console.print(_noted(repair(found)), highlight=False, markup=False)
     if found.problems:
         raise typer.Exit(PROBLEMS)
+
+
+def _noted(pieces: Sequence[Piece]) -> str:
+    if not pieces:
+        return "nothing was noted: no piece of the ledger holds what is wrong"
+    names = ", ".join(f"{piece.stage}: {piece.name}" for piece in pieces)
+    stages = " and ".join(dict.fromkeys(piece.stage for piece in pieces))
+    return f"noted, to be written again by the stage {stages}: {names}"
 
 
 @commands.command()

@@ -1,5 +1,6 @@
 """Clusters: what a specification may be, and how a wrong one is explained."""
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -64,3 +65,19 @@ def test_an_address_where_nobody_answers(monkeypatch):
 def test_workers_take_no_profile_where_python_may_deadlock_over_it(client):
     key = "distributed.worker.profile.enabled"
     assert set(client.run(lambda: dask.config.get(key)).values()) == {False}
+
+
+def test_a_failing_job_is_told_by_who_asked_for_it_alone(capfd):
+    """Whatever else a worker has to say still comes through."""
+    with connect() as client:
+        with pytest.raises(ZeroDivisionError):
+            client.submit(divmod, 1, 0).result()
+        client.submit(log_error, "something else").result()
+    said = capfd.readouterr().err
+    assert "something else" in said
+    assert "Compute Failed" not in said
+    assert "ZeroDivisionError" not in said
+
+
+def log_error(text):
+    logging.getLogger("distributed.worker").error(text)

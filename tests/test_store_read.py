@@ -206,6 +206,8 @@ def flip(path, position):
 
 def test_what_is_not_there_is_said_plainly(url, tmp_path):
     (file := tmp_path / "july.nc").write_bytes(b"")
+    with pytest.raises(NotACubeError, match="no cube is named"):
+        open_cube("")
     with pytest.raises(NotACubeError, match="is a file"):
         open_cube(file)
     with pytest.raises(NotACubeError, match="no such folder"):

@@ -88,6 +88,8 @@ def open_repository(url: str | Path) -> icechunk.Repository:
     Raises:
         NotACubeError: if there is no repository.
     """
+    if not str(url):
+        raise NotACubeError("no cube is named: the path is empty. Name a folder or s3://…")
     path = local_path(url)
     if path is not None and path.is_file():
         raise NotACubeError(f"{url}: is a file: a cube is a folder. Name the folder.")

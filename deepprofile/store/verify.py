@@ -178,7 +178,7 @@ def render_verification(found: Verification) -> RenderableType:
     """The result for a terminal (``rich.print``)."""
     how = "quick check, data not read" if found.quick else "every chunk read"
     table = Table("array", box=None, header_style="bold")
-    for name in ("expected", "present", "stored", "values there"):
+    for name in ("expected", "listed", "stored", "values there"):
         table.add_column(name, justify="right")
     for array in found.arrays:
         there, every = array.values or (0, 0)
