@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import fsspec
@@ -25,6 +25,9 @@ from deepprofile.s3 import (
     s3_settings,
 )
 from deepprofile.urls import PlaceError, check_url, inside, local_path, redacted
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "DeniedError",
@@ -47,6 +50,7 @@ __all__ = [
     "s3_environment",
     "s3_settings",
     "write_bytes",
+    "write_csv",
     "written",
     "written_folder",
     "zarr_store",
@@ -163,6 +167,11 @@ def write_bytes(url: str | Path, content: bytes) -> None:
         return
     with written(url) as path:
         path.write_bytes(content)
+
+
+def write_csv(url: str | Path, table: "pd.DataFrame") -> None:
+    """Write a table as CSV, without its index; whole or not at all."""
+    write_bytes(url, table.to_csv(index=False).encode())
 
 
 @contextmanager

@@ -148,7 +148,7 @@ def _show(experiment: Experiment, results: Results, console: Console) -> str:
         "losses": results.losses,
     }
     for name, table in tables.items():
-        places.write_bytes(f"{folder}/{name}.csv", table.to_csv(index=False).encode())
+        places.write_csv(f"{folder}/{name}.csv", table)
     drawn = FIGURES[experiment.definition.figure](results)
     places.write_bytes(f"{folder}/figure.svg", image(drawn, "svg"))
     places.write_bytes(f"{folder}/figure.png", image(drawn, "png"))

@@ -5,7 +5,6 @@ import threading
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from distributed import get_worker
 from numpy.typing import NDArray
@@ -109,10 +108,7 @@ def _measure(job: RunJob, url: str) -> None:
 
     references = read_references(job.ground_truth, job.truth, known)
     min_days = recipe.evaluate.min_days
-    _write(spread(coefficients), f"{folder}/{COEFFICIENTS}")
-    _write(skill(samples, held, coefficients, references, min_days), f"{folder}/{SKILL}")
+    places.write_csv(f"{folder}/{COEFFICIENTS}", spread(coefficients))
+    found = skill(samples, held, coefficients, references, min_days)
+    places.write_csv(f"{folder}/{SKILL}", found)
     places.write_bytes(f"{folder}/{RESULT}", json.dumps(_vouched(job)).encode())
-
-
-def _write(table: pd.DataFrame, url: str) -> None:
-    places.write_bytes(url, table.to_csv(index=False).encode())

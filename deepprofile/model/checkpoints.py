@@ -131,7 +131,7 @@ def remove_checkpoints(url: str) -> None:
 
 def write_history(url: str, history: pd.DataFrame) -> None:
     """Write the loss terms of every epoch as a table into a folder."""
-    places.write_bytes(places.inside(url, HISTORY), history.to_csv(index=False).encode())
+    places.write_csv(places.inside(url, HISTORY), history)
 
 
 def fingerprints(samples: Samples, index: Tensor, validation: Tensor) -> dict[str, str]:

@@ -31,8 +31,8 @@ def run(context: Context) -> str:
         )
     summary = summarise(table, min_cells=context.recipe.evaluate.min_cells)
     report = context.paths.report
-    _write_csv(table, f"{report}/metrics.csv")
-    _write_csv(summary, f"{report}/summary.csv")
+    places.write_csv(f"{report}/metrics.csv", table)
+    places.write_csv(f"{report}/summary.csv", summary)
     page = write_report(f"{report}/report.html", report_inputs(context, table))
     _print(context, summary)
     return f"report: {page}"
@@ -96,7 +96,3 @@ def _print(context: Context, summary: pd.DataFrame) -> None:
         if chosen.any():
             title = f"Medians over {PRINTED_SPLIT} cells against {reference}"
             context.console.print(console_table(summary[chosen], title))
-
-
-def _write_csv(table: pd.DataFrame, url: str) -> None:
-    places.write_bytes(url, table.to_csv(index=False).encode())

@@ -226,8 +226,7 @@ def _fit(
 
 def _list_samples(error: TrainingDivergedError, names: Names, folder: str) -> None:
     """List all samples of the batch beside the checkpoints."""
-    table = names.table(error.samples).to_csv(index=False)
-    places.write_bytes(f"{folder}/{DIVERGED}", table.encode())
+    places.write_csv(f"{folder}/{DIVERGED}", names.table(error.samples))
 
 
 def _diverged(error: TrainingDivergedError, folder: str) -> str:
