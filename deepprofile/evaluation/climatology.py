@@ -1,0 +1,93 @@
+"""Climatology of a reference: what the season alone would have predicted, a baseline."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from deepprofile.evaluation.estimates import Estimate, Series, cell_keys, positions
+
+MIN_YEARS = 3
+"""Years with a value on a day of the year from which it has a climatology, its own too."""
+CLIMATOLOGY = "climatology"
+_SLACK = 1e-6  # metres
+
+
+@dataclass(frozen=True, eq=False)
+class Climatology(Estimate):
+    """Mean over the other years of the same day of the year, of a reference's own series.
+
+    It knows what no model is told, the place's own mean and season, and nothing of the weather of
+    the year: an estimate that does not beat it says nothing about that year.
+
+    Attributes:
+        reference: see :mod:`deepprofile.evaluation.reference`.
+        min_years: years with a value that a day of the year needs, the day's own one included.
+    """
+
+    reference: xr.Dataset
+    min_years: int = MIN_YEARS
+
+    @classmethod
+    def of(
+        cls, reference: xr.Dataset, min_years: int = MIN_YEARS, name: str = CLIMATOLOGY
+    ) -> "Climatology":
+        """The climatology of every series of a reference, on its days."""
+        places = np.stack([reference["row"].to_numpy(), reference["column"].to_numpy()], axis=1)
+        row, column = np.unique(places, axis=0).T
+        return cls(name, row, column, reference["time"].to_numpy(), reference, min_years)
+
+    def covers(self, top: float, bottom: float) -> bool:
+        """Whether the reference has a series of these bounds."""
+        return bool(self._at(top, bottom).any())
+
+    def values(self, cells: NDArray[np.int64], top: float, bottom: float) -> Series:
+        """See :meth:`Estimate.values`."""
+        found = np.flatnonzero(self._at(top, bottom))
+        if not found.size:
+            raise ValueError(f"estimate {self.name!r}: the reference has no series of these bounds")
+        part = self.reference.isel(series=found)
+        at = positions(self.keys[cells], cell_keys(part["row"], part["column"]))
+        result = np.full((len(cells), len(self.time)), np.nan)
+        series = part["soil_moisture"].to_numpy()[at[at >= 0]]
+        result[at >= 0] = other_years_mean(series, np.asarray(self.time), self.min_years)
+        return result
+
+    def _at(self, top: float, bottom: float) -> NDArray[np.bool_]:
+        found = np.abs(self.reference["top"].to_numpy() - top) < _SLACK
+        return np.asarray(found & (np.abs(self.reference["bottom"].to_numpy() - bottom) < _SLACK))
+
+
+def other_years_mean(
+    values: NDArray[np.floating], time: NDArray[np.datetime64], min_years: int = MIN_YEARS
+) -> Series:
+    """Mean of each calendar day (month and day) over all years but the value's own.
+
+    Args:
+        values: shape (..., time), NaN where missing, a value a day.
+        time: the days, shape (time,).
+        min_years: years with a value that the calendar day needs; the own year counts also where
+            its value is missing.
+
+    Returns:
+        Same shape as ``values``; NaN where too few other years have a value.
+    """
+    day = np.asarray(time).astype("datetime64[D]")
+    year = day.astype("datetime64[Y]").astype(np.int64)
+    of_year = (day - day.astype("datetime64[Y]")).astype(np.int64)
+    leap = (year + 1970) % 4 == 0
+    leap &= ((year + 1970) % 100 != 0) | ((year + 1970) % 400 == 0)
+    # A year of 366 places: after February the days of other years move up by one.
+    place = of_year + (~leap & (of_year >= 59))
+    first = int(year.min(initial=0))
+    n_years = int(year.max(initial=first)) - first + 1
+    flat = np.asarray(values, dtype=np.float64).reshape(-1, len(day))
+    table = np.full((len(flat), n_years, 366), np.nan)
+    table[:, year - first, place] = flat
+    known = np.isfinite(table)
+    total, count = np.where(known, table, 0.0).sum(axis=1), known.sum(axis=1)
+    own = np.where(np.isfinite(flat), flat, 0.0)
+    others = count[:, place] - np.isfinite(flat)
+    mean = (total[:, place] - own) / np.maximum(others, 1)
+    return np.where(others >= min_years - 1, mean, np.nan).reshape(np.shape(values))
