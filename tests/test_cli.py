@@ -64,7 +64,11 @@ def test_commands_that_look_after_a_cube(client, monkeypatch, capsys, tmp_path):
     assert (code, "--overwrite" in text) == (2, True)
     max(Path(url, "chunks").iterdir(), key=lambda file: file.stat().st_size).unlink()
     code, text = run("verify", url, "--quick", "--repair", *here)
-    assert (code, "gone from the store" in text, "written again: ingest" in text) == (1, True, True)
+    assert (code, "gone from the store" in text, "written again by the stage ingest" in text) == (
+        1,
+        True,
+        True,
+    )
     code, text = run("inspect", url)
     assert (code, "3 of 4 pieces done (75.0 %)" in text) == (0, True)
     assert run("verify", str(tmp_path / "nowhere"), *here)[0] == 2
