@@ -160,7 +160,7 @@ def whole_job(folder: Path) -> None:
     )
     url = folder / "smap_l4"
     with (
-        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as client,
     ):
         before = client.submit(_peak, pure=False).result()

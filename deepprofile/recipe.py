@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -332,20 +333,24 @@ def load_recipe(path: str | Path, root: str | None = None) -> Recipe:
     document = read_document(file, "name, root, period")
     document = document if root is None else {**document, "root": root}
     with explained(file, Recipe):
-        _check_urls(document)
+        if problems := list(_wrong_urls(document)):
+            raise places.PlaceError("; ".join(problems))
         return Recipe.model_validate(_resolve(document))
 
 
-def _check_urls(value: Any) -> None:
-    """No text of a recipe may name credentials, wherever it stands."""
+def _wrong_urls(value: Any, key: str = "") -> Iterator[str]:
+    """What is wrong with URLs, wherever in a recipe; no text of it may name credentials."""
     if isinstance(value, dict):
-        for item in value.values():
-            _check_urls(item)
+        for name, item in value.items():
+            yield from _wrong_urls(item, f"{key}.{name}" if key else str(name))
     elif isinstance(value, list):
-        for item in value:
-            _check_urls(item)
+        for i, item in enumerate(value):
+            yield from _wrong_urls(item, f"{key}[{i}]")
     elif isinstance(value, str) and "://" in value:
-        places.check_url(value)
+        try:
+            places.check_url(value)
+        except places.PlaceError as error:
+            yield f"{key}: {error}"
 
 
 def _below(value: str, root: str) -> str:

@@ -24,7 +24,8 @@ def check_url(url: str | Path) -> str:
     """The same path or URL as text, if it may be used.
 
     Raises:
-        PlaceError: if it holds credentials, a query string or ``..`` after ``scheme://``.
+        PlaceError: if it holds credentials, a query string or ``..`` after ``scheme://``, or
+            names no bucket.
     """
     text = str(url)
     if "://" not in text:
@@ -37,6 +38,8 @@ def check_url(url: str | Path) -> str:
             f"{shown}: names credentials. Leave them out of paths: they are taken from the "
             "environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what AWS tools use)"
         )
+    if not parts.netloc and parts.scheme in {"s3", "s3a"}:
+        raise PlaceError(f"{parts.scheme}:// names no bucket; expected s3://BUCKET/PREFIX")
     if parts.query or parts.fragment:
         raise PlaceError(f"{shown}: has a query string or fragment; expected a plain URL")
     if ".." in PurePosixPath(parts.path).parts:

@@ -81,7 +81,9 @@ def client() -> Iterator[Client]:
     with dask.config.set({"distributed.scheduler.allowed-failures": 1, METHOD: "forkserver"}):
         get_mp_context()  # Dask names modules of its own first
         context.set_forkserver_preload(MODULES)
-        cluster = LocalCluster(n_workers=N_WORKERS, threads_per_worker=1, dashboard_address=None)
+        cluster = LocalCluster(
+            n_workers=N_WORKERS, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+        )
         connected = Client(cluster)
         for store in _stores:
             connected.register_plugin(servers.SetEnvironment(store.environment))

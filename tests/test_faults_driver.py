@@ -115,7 +115,7 @@ def _workers(address, count, folder):
 def test_without_a_nanny_the_other_worker_does_the_rest(undisturbed, tmp_path):
     url, marker = str(tmp_path / "cube"), tmp_path / "died"
     with (
-        LocalCluster(n_workers=0, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as alone,
         _workers(cluster.scheduler_address, 2, tmp_path) as workers,
     ):
@@ -132,7 +132,7 @@ def test_a_run_that_has_lost_all_its_workers_ends(tmp_path, client):
     timeout = {"distributed.scheduler.no-workers-timeout": "1 s"}
     with (
         dask.config.set(timeout),
-        LocalCluster(n_workers=0, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=0, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster) as alone,
         _workers(cluster.scheduler_address, 1, tmp_path),
     ):

@@ -53,6 +53,22 @@ def test_the_global_recipe_is_the_papers_configuration():
     assert training.candidates == 0.0
 
 
+def test_every_wrong_url_is_named_with_its_key_and_without_its_secret(tmp_path):
+    wrong = {"smap_l4": {"url": "s3://key:secret@b/x"}, "era5_land": {"url": "s3://"}}
+    urls = ["{root}/dem.nc", "s3://b/x?X-Amz-Signature=secret"]
+    path = write(tmp_path, products={**GOOD["products"], **wrong}, terrain={"urls": urls})
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    text = str(caught.value)
+    assert "secret" not in text
+    for part in (
+        "products.smap_l4.url: s3://***@b/x: names credentials",
+        "products.era5_land.url: s3:// names no bucket; expected s3://BUCKET",
+        "terrain.urls[1]: s3://b/x?*** has a query string",
+    ):
+        assert part in text
+
+
 def test_root_is_made_absolute_and_filled_in(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe = load_recipe(write(tmp_path))
