@@ -14,6 +14,7 @@ from deepprofile.collocation import (
     accumulate,
     column_mean,
     column_weights,
+    count_days,
     fill_invalid,
     finish,
     flag_attributes,
@@ -277,3 +278,19 @@ def test_column_mean_ignores_layers_that_do_not_count_and_keeps_gaps():
     np.testing.assert_array_equal(column_mean(values, SMAP, axis=-1), np.float32([0.3, np.nan]))
     with pytest.raises(ValueError, match="holds 2 layers, but 3 were named"):
         column_mean(values, ERA5, axis=-1)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_days_with_a_value_are_counted_in_the_chosen_pixels_alone(kind):
+    rng = np.random.default_rng(4)
+    values = rng.random((9, 5, 7)).astype(kind)
+    values[rng.random(values.shape) < 0.4] = np.nan
+    values[3], values[5, 1, 1] = np.nan, np.inf
+    pixels = rng.random((5, 7)) < 0.6
+    values[7, pixels] = np.nan  # a day on which only other pixels have a value
+    count, present = count_days(values, pixels)
+    there = np.isfinite(values) & pixels
+    np.testing.assert_array_equal(count, there.sum(axis=0)[pixels])
+    np.testing.assert_array_equal(present, there.any(axis=(1, 2)))
+    assert not present[7]
+    assert np.isfinite(values[7]).any()

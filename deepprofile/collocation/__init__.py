@@ -18,7 +18,7 @@ from deepprofile.collocation.estimates import (
 from deepprofile.collocation.fallback import fill_invalid, median_weights
 from deepprofile.collocation.labelled import triple_collocation
 from deepprofile.collocation.labelled_column import column
-from deepprofile.collocation.statistics import Statistics, accumulate
+from deepprofile.collocation.statistics import Statistics, accumulate, count_days
 
 __all__ = [
     "BLOCK_DAYS",
@@ -34,6 +34,7 @@ __all__ = [
     "column",
     "column_mean",
     "column_weights",
+    "count_days",
     "draw_blocks",
     "fill_invalid",
     "finish",

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -65,13 +66,33 @@ def column_mean(
             f"named: {[layer.name for layer in layers]}"
         )
     weights = column_weights(layers, bottom)
-    values = np.moveaxis(as_float(values), axis, 0)
-    first, *others = np.flatnonzero(weights)
-    mean: NDArray[Any] = np.multiply(values[first], values.dtype.type(weights[first]))
-    part = np.empty_like(mean) if others else mean
-    for index in others:
-        mean += np.multiply(values[index], values.dtype.type(weights[index]), out=part)
+    values = as_float(values)
+    used = np.flatnonzero(weights)
+    axis %= values.ndim
+    outer = int(np.prod(values.shape[:axis]))
+    mean = np.empty((*values.shape[:axis], *values.shape[axis + 1 :]), values.dtype)
+    _weighted_sum(
+        np.ascontiguousarray(values).reshape(outer, len(layers), -1),
+        used,
+        weights[used].astype(values.dtype),
+        mean.reshape(outer, -1),
+    )
     return mean
+
+
+@numba.njit(nogil=True, cache=True)
+def _weighted_sum(
+    values: NDArray[Any], used: NDArray[np.intp], weights: NDArray[Any], mean: NDArray[Any]
+) -> None:
+    """Sum of ``weights`` times the used layers of (outer, layers, inner), in their order."""
+    for o in range(len(mean)):
+        first = values[o, used[0]]
+        for i in range(mean.shape[1]):
+            mean[o, i] = first[i] * weights[0]
+        for k in range(1, len(used)):
+            layer = values[o, used[k]]
+            for i in range(mean.shape[1]):
+                mean[o, i] += layer[i] * weights[k]
 
 
 def _same(depth: float, other: float) -> bool:

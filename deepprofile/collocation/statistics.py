@@ -17,8 +17,8 @@ OFFSET = 0.25
 """Value about which sums and products are taken, in m³ m⁻³. Covariances do not depend on it."""
 N_STATISTICS = 10
 """n, three sums (x, y, z), six sums of products (xx, yy, zz, xy, xz, yz), in this order."""
-_STRIP = 1024
-"""Pixels taken together: their accumulators (80 kB) stay in the second-level cache."""
+_STRIP = 256
+"""Pixels taken together: their accumulators (20 kB) stay in the first-level cache."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,43 @@ def accumulate(x: NDArray[Any], y: NDArray[Any], z: NDArray[Any]) -> Statistics:
         first, second, third = (np.ascontiguousarray(values) for values in series)
         _add_days(first, second, third, sums)
     return Statistics(sums.reshape(N_STATISTICS, *x.shape[1:]))
+
+
+def count_days(
+    values: NDArray[Any], pixels: NDArray[np.bool_]
+) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+    """Days on which each chosen pixel has a value, and whether any of them has one on each day.
+
+    Args:
+        values: shape (time, …), NaN or infinite where there is none.
+        pixels: True for the chosen pixels, shape (…).
+
+    Returns:
+        Number of days, shape (chosen pixels,), and a flag for each day, shape (time,).
+    """
+    flat = np.ascontiguousarray(as_float(values).reshape(len(values), -1))
+    chosen = pixels.ravel()
+    count = np.zeros(chosen.size, np.int32)
+    present = np.zeros(len(values), np.bool_)
+    _count(flat, chosen.view(np.uint8), count, present)
+    return count[chosen], present
+
+
+@numba.njit(nogil=True, cache=True)
+def _count(
+    values: NDArray[Any],
+    chosen: NDArray[np.uint8],
+    count: NDArray[np.int32],
+    present: NDArray[np.bool_],
+) -> None:
+    for day in range(len(values)):
+        row, found = values[day], np.int32(0)
+        for p in range(len(chosen)):
+            # Zero for a number, NaN otherwise: a comparison without a branch.
+            there = np.int32(row[p] - row[p] == 0) & np.int32(chosen[p])
+            count[p] += there
+            found += there
+        present[day] = found > 0
 
 
 def as_float(values: NDArray[Any]) -> NDArray[Any]:

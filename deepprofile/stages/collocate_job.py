@@ -14,9 +14,11 @@ from deepprofile.collocation import (
     Statistics,
     accumulate,
     block_bootstrap,
+    count_days,
     draw_blocks,
     finish,
 )
+from deepprofile.collocation.statistics import N_STATISTICS
 from deepprofile.stages.collocate_columns import Columns, each_block
 from deepprofile.stages.collocate_inputs import BlockInput
 from deepprofile.stages.tile_statistics import SPAN_BLOCKS, Span, load_spans, save_spans
@@ -156,7 +158,7 @@ class _Gathered:
 
     def __init__(self, job: CollocateJob, land: NDArray[np.bool_]) -> None:
         self._job, self._land = job, land
-        cells = np.flatnonzero(land)
+        self._cells = cells = np.flatnonzero(land)
         every = job.drawn is None
         self._kept = np.array([] if job.drawn is None else job.drawn, dtype=np.intp)
         self.drawn = np.arange(cells.size) if every else np.searchsorted(cells, self._kept)
@@ -190,19 +192,21 @@ class _Gathered:
     def _part(self, block: BlockInput, columns: Columns) -> Span:
         """Statistics of one block."""
         x, y, z = columns
-        there = [np.isfinite(values) for values in columns]
-        for mask in there:
-            mask &= self._land
+        days_with, present = zip(
+            *(count_days(values, self._land) for values in columns), strict=True
+        )
         flat = [values.reshape(len(values), -1) for values in columns]
         if self._whole.size:
-            cells, first = np.flatnonzero(self._land), block.days[0] - self._job.days[0]
+            first = block.days[0] - self._job.days[0]
             for product, values in enumerate(flat):
-                values.take(cells, axis=1, out=self._whole[product, first : first + len(values)])
+                values.take(
+                    self._cells, axis=1, out=self._whole[product, first : first + len(values)]
+                )
         return Span(
             (block.fingerprint,),
-            accumulate(x, y, z).sums[:, self._land],
-            np.stack([mask.sum(axis=0, dtype=np.int32)[self._land] for mask in there]),
-            np.stack([mask.any(axis=(1, 2)) for mask in there]),
+            accumulate(x, y, z).sums.reshape(N_STATISTICS, -1).take(self._cells, axis=1),
+            np.stack(days_with),
+            np.stack(present),
             np.stack([values.take(self._kept, axis=1) for values in flat]),
         )
 
