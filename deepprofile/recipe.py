@@ -118,6 +118,19 @@ class Sources(_Section):
     urls: Annotated[list[str], Field(min_length=1)]
 
 
+class Stations(_Section):
+    """Readings of stations: archives of the ISMN, and tables for other networks."""
+
+    urls: list[str] = []
+    tables: list[str] = []
+
+    @model_validator(mode="after")
+    def _any(self) -> Self:
+        if not self.urls and not self.tables:
+            raise ValueError("neither urls nor tables are given; leave the section out")
+        return self
+
+
 class Ingest(_Section):
     """How granules become daily fields."""
 
@@ -166,7 +179,10 @@ class GroundTruth(_Section):
     """Station readings as daily ground truth."""
 
     good_flags: list[str] = ["G"]
+    min_fraction: Fraction = 0.75
     min_days: Count = 180
+    min_depth: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.10
+    core_stations: Count = 3
 
 
 class Sample(_Section):
@@ -253,7 +269,7 @@ class Recipe(_Section):
     synthetic: Synthetic | None = None
     products: dict[str, ProductSource]
     terrain: Sources | None = None
-    stations: Sources | None = None
+    stations: Stations | None = None
     ingest: Ingest = Ingest()
     collocation: Collocation = Collocation()
     ground_truth: GroundTruth = GroundTruth()

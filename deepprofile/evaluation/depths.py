@@ -96,6 +96,25 @@ def compared_bounds(group: str, top: float, bottom: float) -> tuple[float, float
     return (0.0, SURFACE_BOTTOM) if group == DEPTH_GROUPS[0].name else (top, bottom)
 
 
+def compared_text(top: float, bottom: float) -> str:
+    """What an estimate is compared as: ``"at 0.2 m"``, or ``"mean of 0 to 0.05 m"``."""
+    return f"at {top:g} m" if top == bottom else f"mean of {top:g} to {bottom:g} m"
+
+
+def observed_share(depths: ArrayLike, bottom: float = COLUMN_BOTTOM) -> float:
+    """Share of the column from the surface to ``bottom`` that sensors at some depths observe.
+
+    It is the part from the first to the last sensor. Between them a value is interpolated; above
+    the first and below the last it is carried on, and nothing is known there.
+
+    Args:
+        depths: depths in metres, increasing, shape (sensors,), at least one.
+        bottom: lower boundary of the column in metres.
+    """
+    z = np.asarray(depths, dtype=np.float64)
+    return float((z[-1] - z[0]) / bottom)
+
+
 def overlap(tops: ArrayLike, bottoms: ArrayLike, top: float, bottom: float) -> NDArray[np.float64]:
     """Thickness of each layer's part inside ``top`` to ``bottom``, in metres, shape (layers,)."""
     upper = np.maximum(np.asarray(tops, dtype=np.float64), top)

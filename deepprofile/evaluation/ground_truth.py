@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from deepprofile.evaluation import depths
 from deepprofile.evaluation.reference import CELL, Counts, Values, build_reference
-from deepprofile.evaluation.stations import StationRecords
+from deepprofile.evaluation.stations import LABELS, StationRecords, cell_labels
 
 MIN_DAYS = 180
 """Valid days that a depth, a station or a cell must have to count."""
@@ -24,6 +24,27 @@ FIRST_DEPTH, LAST_DEPTH = 0.10, 0.50
 """A column needs its first sensor at or above the one and its last at or below the other."""
 UNQUALIFIED = "unqualified"
 _STATION = [*CELL, "network", "station"]
+RULES = {
+    "comparison": (
+        "A reading at a depth is compared with the estimate at that depth, a reading of a layer "
+        "with the mean of that layer; readings within 0 to 0.05 m with the mean of 0 to 0.05 m; "
+        "readings at 1 m also with the mean of 0.9 to 1 m. The coordinate compared says which."
+    ),
+    "column": (
+        "Mean of 0 to 1 m by midpoints (Zhu et al. 2026, Eq. A1) over a fixed set of sensors for "
+        f"each station, the first at {FIRST_DEPTH:g} m or above, the last at {LAST_DEPTH:g} m or "
+        "below, none below 1 m; then over a fixed set of stations."
+    ),
+    "observed_share": (
+        "Share of 0 to 1 m that lies between the first and the last sensor of the fixed set, mean "
+        "over the stations."
+    ),
+    "averaging": (
+        "Sensors of a station at one nominal depth, then depths of a station within 0 to 0.05 m, "
+        "then stations of a 9 km cell; each mean over those that have a value on the day."
+    ),
+}
+"""How series are made and compared, in the attributes of the reference."""
 
 
 def ground_truth(
@@ -54,21 +75,30 @@ def ground_truth(
 
     Returns:
         A reference, see :mod:`deepprofile.evaluation.reference`; ``n_working`` is the cell's
-        number of working stations, ``network`` names those of all its stations. Series without
-        any valid day are left out.
+        number of working stations, ``network`` names those of all its stations, ``land_cover``,
+        ``climate`` and ``texture`` are those of most of them. The attributes say by which rules
+        series are made and compared. Series without any valid day are left out.
     """
-    at_depth = _average(_placed(records.sensors), records.values, [*_STATION, "top", "bottom"])
+    placed = _placed(records.sensors)
+    known = np.isfinite(records.values[placed.index.to_numpy()]).any(axis=1)
+    sensors = placed.assign(n_sensors=known.astype(np.int64))
+    at_depth = _average(sensors, records.values, [*_STATION, "top", "bottom"])
     grouped = _group_stations(at_depth)
     cells = _average(grouped.table, grouped.values, [*CELL, "group", "top", "bottom"])
     parts = (cells, _deep(cells), _columns(at_depth, min_days))
     classes = _classify_cells(at_depth, min_days, min_depth, core_stations)
+    labels = cell_labels(pd.DataFrame(placed[known]))
     table = pd.concat([part.table for part in parts], ignore_index=True)
-    return build_reference(
+    table = table.merge(classes, on=CELL, how="left").merge(labels, on=CELL, how="left")
+    table[list(LABELS)] = table[list(LABELS)].fillna("")
+    reference = build_reference(
         records.time,
-        table.merge(classes, on=CELL, how="left"),
+        table,
         np.concatenate([part.values for part in parts]),
         np.concatenate([part.counts for part in parts]),
     )
+    settings = {"min_days": min_days, "min_depth": min_depth, "core_stations": core_stations}
+    return reference.assign_attrs(**RULES, **settings)
 
 
 def not_grouped(records: StationRecords) -> pd.DataFrame:
@@ -141,19 +171,21 @@ def _groups(table: pd.DataFrame) -> pd.Series:
 def _average(table: pd.DataFrame, values: Values, keys: Sequence[str]) -> _Series:
     """Daily means of the series that agree in ``keys``, sorted by them.
 
-    The index of ``table`` points into ``values``. Means without any value are left out.
+    The index of ``table`` points into ``values``; its ``n_sensors`` add up. Means without any
+    value are left out.
     """
     code = table.groupby(list(keys), sort=True).ngroup().to_numpy()
-    rows = values[table.index.to_numpy()]
+    order = np.argsort(code, kind="stable")
+    starts = np.flatnonzero(np.diff(code[order], prepend=-1))
+    rows = values[table.index.to_numpy()[order]]
     valid = np.isfinite(rows)
-    shape = (int(code.max(initial=-1)) + 1, values.shape[1])
-    total, count = np.zeros(shape), np.zeros(shape, dtype=np.uint16)
-    np.add.at(total, code, np.where(valid, rows, 0.0))
-    np.add.at(count, code, valid)
-    means = np.full(shape, np.nan, dtype=np.float32)
+    rows[~valid] = 0.0
+    total = np.add.reduceat(rows, starts, axis=0, dtype=np.float64)
+    count = np.add.reduceat(valid, starts, axis=0, dtype=np.uint16)
+    means = np.full(total.shape, np.nan, dtype=np.float32)
     np.divide(total, count, out=means, where=count > 0, casting="same_kind")
     known = np.flatnonzero((count > 0).any(axis=1))
-    merged = pd.DataFrame(table[list(keys)].drop_duplicates().sort_values(list(keys)))
+    merged = pd.DataFrame(table.groupby(list(keys), as_index=False)["n_sensors"].sum())
     return _Series(merged.iloc[known].reset_index(drop=True), means[known], count[known])
 
 
@@ -180,29 +212,50 @@ def _columns(at_depth: _Series, min_days: int) -> _Series:
     """0-100 cm means of each cell over a fixed set of stations and sensors."""
     points = at_depth.table[at_depth.table["top"] == at_depth.table["bottom"]]
     n_time = at_depth.values.shape[1]
-    found: list[object] = []
-    means, counts = np.empty((0, n_time), np.float32), np.empty((0, n_time), np.uint16)
+    found: list[tuple[object, ...]] = []
+    means: list[Values] = []
+    counts: list[Counts] = []
     for cell, sensors in points.groupby(CELL):
-        stations = _station_columns(sensors, at_depth.values)
-        stations = stations[fixed_set(np.isfinite(stations))]
-        known = np.isfinite(stations).all(axis=0)
-        if len(stations) and known.sum() >= min_days:
-            found.append(cell)
-            means = np.vstack([means, stations.mean(axis=0)])
-            counts = np.vstack([counts, np.where(known, len(stations), 0).astype(np.uint16)])
-    table = pd.DataFrame(found, columns=CELL)
+        columns = _station_columns(sensors, at_depth.values)
+        stations = np.array([column.values for column in columns]).reshape(len(columns), n_time)
+        chosen = np.flatnonzero(fixed_set(np.isfinite(stations)))
+        known = np.isfinite(stations[chosen]).all(axis=0)
+        if len(chosen) and known.sum() >= min_days:
+            shares = [columns[i].observed_share for i in chosen]
+            found.append((*cell, sum(columns[i].n_sensors for i in chosen), np.mean(shares)))
+            means.append(stations[chosen].mean(axis=0))
+            counts.append(np.where(known, len(chosen), 0).astype(np.uint16))
+    table = pd.DataFrame(found, columns=[*CELL, "n_sensors", "observed_share"])
     table = table.assign(group=depths.COLUMN_GROUP, top=0.0, bottom=depths.COLUMN_BOTTOM)
-    return _Series(table, means, counts)
+    shape = (len(found), n_time)
+    return _Series(
+        table,
+        np.array(means, dtype=np.float32).reshape(shape),
+        np.array(counts, dtype=np.uint16).reshape(shape),
+    )
 
 
-def _station_columns(sensors: pd.DataFrame, values: Values) -> Values:
-    """Columns of the stations of a cell whose depths allow one, shape (stations, time)."""
+class _Column(NamedTuple):
+    """0-100 cm mean of one station.
+
+    Attributes:
+        values: shape (time,).
+        n_sensors: sensors of the fixed set.
+        observed_share: see `depths.observed_share`.
+    """
+
+    values: Values
+    n_sensors: int
+    observed_share: float
+
+
+def _station_columns(sensors: pd.DataFrame, values: Values) -> list[_Column]:
+    """Columns of the stations of a cell whose depths allow one."""
     found = [_station_column(s, values) for _, s in sensors.groupby(["network", "station"])]
-    columns = [column for column in found if column is not None]
-    return np.array(columns, dtype=np.float32).reshape(len(columns), values.shape[1])
+    return [column for column in found if column is not None]
 
 
-def _station_column(sensors: pd.DataFrame, values: Values) -> Values | None:
+def _station_column(sensors: pd.DataFrame, values: Values) -> _Column | None:
     """0-100 cm mean of one station by the midpoint rule, None where its depths don't allow one."""
     sensors = sensors.sort_values("top")
     series = values[sensors.index.to_numpy()]
@@ -210,7 +263,9 @@ def _station_column(sensors: pd.DataFrame, values: Values) -> Values | None:
     z = sensors["top"].to_numpy()[chosen]
     if z[0] > FIRST_DEPTH or z[-1] < LAST_DEPTH:
         return None
-    return np.asarray(depths.column_weights(z).astype(np.float32) @ series[chosen])
+    mean = np.asarray(depths.column_weights(z).astype(np.float32) @ series[chosen])
+    n_sensors = int(sensors["n_sensors"].to_numpy()[chosen].sum())
+    return _Column(mean, n_sensors, depths.observed_share(z))
 
 
 def _classify_cells(

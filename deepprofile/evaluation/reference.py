@@ -6,8 +6,11 @@ A *reference* is a dataset with the dimensions ``series`` and ``time``:
 - ``n_stations(series, time)``: stations behind a day's value (0 for a known truth);
 - along ``series``: ``row`` and ``column`` of the cell, ``group`` (a name of
   :data:`~deepprofile.evaluation.depths.GROUP_NAMES`), ``top`` and ``bottom`` in metres over which
-  estimates are compared (equal: at that depth), ``cell_class``, ``split``, ``n_working`` and
-  ``network`` (names of the networks whose stations the cell holds, joined by ", ").
+  estimates are compared (equal: at that depth), ``compared`` (the same in words),
+  ``cell_class``, ``split``, ``n_working`` and ``network`` (names of the networks whose stations
+  the cell holds, joined by ", "), ``land_cover``, ``climate`` and ``texture`` (empty where
+  unknown), ``n_sensors`` (sensors behind the series, 0 for a known truth) and ``observed_share``
+  (of the 0-100 cm column, NaN for every other group and for a known truth).
 """
 
 import numpy as np
@@ -30,8 +33,28 @@ _COORDINATES = {
     "split": str,
     "n_working": np.int64,
     "network": str,
+    "land_cover": str,
+    "climate": str,
+    "texture": str,
+    "compared": str,
+    "n_sensors": np.int64,
+    "observed_share": np.float64,
 }
-_UNKNOWN = {"cell_class": "", "split": "", "n_working": 0, "network": ""}
+_CELL_LABELS = [
+    "cell_class",
+    "split",
+    "n_working",
+    "network",
+    "land_cover",
+    "climate",
+    "texture",
+]
+_UNKNOWN = {
+    **dict.fromkeys(_CELL_LABELS, ""),
+    "n_working": 0,
+    "n_sensors": 0,
+    "observed_share": np.nan,
+}
 _UNITS = {"top": "m", "bottom": "m"}
 
 
@@ -43,10 +66,13 @@ def build_reference(
     Args:
         time: days, shape (time,).
         table: a row per series with ``row``, ``column``, ``group``, ``top``, ``bottom`` and, where
-            known, ``cell_class``, ``split``, ``n_working`` and ``network``.
+            known, ``n_sensors``, ``observed_share``, ``cell_class``, ``split``, ``n_working``,
+            ``network``, ``land_cover``, ``climate`` and ``texture``.
         values: shape (series, time), m³ m⁻³.
         n_stations: stations behind each value, same shape.
     """
+    bounds = zip(table["top"], table["bottom"], strict=True)
+    table = table.assign(compared=[depths.compared_text(top, bottom) for top, bottom in bounds])
     for name in _UNKNOWN.keys() - set(table.columns):
         table = table.assign(**{name: _UNKNOWN[name]})  # type: ignore[arg-type]
     coordinates = {
@@ -101,8 +127,8 @@ def truth_reference(
 
 
 def cell_table(reference: xr.Dataset) -> pd.DataFrame:
-    """One row per cell: row, column, cell_class, split, n_working and network."""
-    names = [*CELL, "cell_class", "split", "n_working", "network"]
+    """One row per cell: row, column, class, split, networks and static classes."""
+    names = [*CELL, *_CELL_LABELS]
     table = pd.DataFrame({name: reference[name].to_numpy() for name in names})
     return table.drop_duplicates(CELL, ignore_index=True)
 

@@ -1,50 +1,87 @@
-"""Ground truth of a recipe's station archives, read once and kept as a Zarr store."""
+"""Ground truth of a recipe's stations, read by many jobs and kept as a Zarr store."""
 
 import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 import zarr
+from rich.markup import escape
 
 from deepprofile import places
 from deepprofile.evaluation.ground_truth import ground_truth, not_grouped
 from deepprofile.evaluation.reference import cell_table
-from deepprofile.evaluation.stations import merge_records, read_archive
+from deepprofile.evaluation.stations import (
+    Rejected,
+    StationRecords,
+    list_sensors,
+    list_tables,
+    merge_records,
+    read_sensors,
+    read_table,
+)
 from deepprofile.products.files import tags_text
+from deepprofile.progress import meter
 from deepprofile.recipe import Recipe
-from deepprofile.stages.context import Context
+from deepprofile.stages.context import Context, StageError
 from deepprofile.stages.publication import fingerprint_of
-from deepprofile.stages.remote import Report, run_on_worker
+from deepprofile.store import run_jobs
 from deepprofile.store.layout import day_at
 
 STATION_COLUMNS = ["row", "column", "cell_class", "network"]
-FORM = "2: with networks"
+FORM = "3: with static classes and rules"
 """What the ground truth holds; where another one lies, the archives are read anew."""
+SENSORS_PER_JOB = 16
+"""Sensor files that one job reads: their daily means of ten years are a quarter of a megabyte."""
+MAX_PRINTED = 10
+
+
+@dataclass(frozen=True)
+class ReadJob:
+    """Some sensor files of an archive, or a table.
+
+    Attributes:
+        number: of the job.
+        source: the archive or the file of a table; path or URL.
+        sensors: names of the files inside the archive; empty for a table.
+    """
+
+    number: int
+    source: str
+    sensors: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Name in messages."""
+        what = f"{self.sensors[0]} and {len(self.sensors) - 1} more of " if self.sensors else ""
+        return f"{self.number}: {what}{self.source}"
 
 
 def prepare_ground_truth(context: Context) -> pd.DataFrame:
-    """Read the station archives, where this is not done for this recipe.
+    """Read the station archives and tables, where this is not done for this recipe.
 
     Returns:
         One line a station cell: row, column, cell_class, network. Empty without stations.
+
+    Raises:
+        StageError: if an archive is none or holds no soil moisture, or a part of an archive or a
+            table could not be read.
+        FileNotFoundError: if an archive or a table is not there.
     """
     recipe, url = context.recipe, context.paths.ground_truth
     if recipe.stations is None:
         return pd.DataFrame({name: [] for name in STATION_COLUMNS}).astype(
             {"row": int, "column": int}
         )
-    tags = [tags_text(archive) for archive in recipe.stations.urls]
+    tags = [tags_text(source) for source in [*recipe.stations.urls, *recipe.stations.tables]]
     digest = fingerprint_of([FORM, recipe.digest("stations", "ground_truth", "period"), *tags])
     if _digest(url) != digest:
-        rejected = run_on_worker(context, "reading station archives", _read, recipe, url, digest)
-        for item in rejected[:10]:
-            context.console.print(
-                f"  [yellow]set aside[/yellow] {item['path']}: {item['reason']}", highlight=False
-            )
-        if len(rejected) > 10:
-            context.console.print(f"  … and {len(rejected) - 10} more; all are in the report")
+        records = _read(context)
+        _write(_ground_truth(records, recipe), url, digest)
+        _say(context, records)
     return cell_table(open_ground_truth(url))[STATION_COLUMNS]
 
 
@@ -68,35 +105,101 @@ def ground_truth_attributes(url: str) -> dict[str, Any]:
     return dict(zarr.open_group(places.zarr_store(url), mode="r", zarr_format=3).attrs)
 
 
+def read_part(job: ReadJob, recipe: Recipe) -> StationRecords:
+    """The records of one job."""
+    start, stop = day_at(recipe.period.days.start), day_at(recipe.period.days.stop)
+    flags, min_fraction = recipe.ground_truth.good_flags, recipe.ground_truth.min_fraction
+    if not job.sensors:
+        return read_table(
+            job.source, flags=flags, min_fraction=min_fraction, start=start, stop=stop
+        )
+    return read_sensors(
+        job.source, job.sensors, flags=flags, min_fraction=min_fraction, start=start, stop=stop
+    )
+
+
 def _digest(url: str) -> str:
     return str(ground_truth_attributes(url).get("inputs", ""))
 
 
-def _read(report: Report, recipe: Recipe, url: str, digest: str) -> list[dict[str, str]]:
-    urls = recipe.stations.urls if recipe.stations else []
-    archives = []
-    for i, archive in enumerate(urls):
-        report(i / len(urls), archive.rsplit("/", 1)[-1])
-        archives.append(
-            read_archive(
-                archive,
-                flags=recipe.ground_truth.good_flags,
-                start=day_at(recipe.period.days.start),
-                stop=day_at(recipe.period.days.stop),
-            )
+def _read(context: Context) -> StationRecords:
+    """The records of all archives and tables, in the order of the recipe."""
+    jobs, strange = _jobs(context.recipe)
+    with meter(context.console, "reading stations", len(jobs)) as progress:
+        done, failed = run_jobs(
+            context.client,
+            read_part,
+            jobs,
+            args=(context.recipe,),
+            on_done=lambda count, _: progress.update(count),
         )
-    records = merge_records(archives)
-    truth = ground_truth(records, min_days=recipe.ground_truth.min_days)
+    if failed:
+        raise StageError(
+            f"{len(failed)} of {len(jobs)} parts of the station data could not be read. The first, "
+            f"{failed[0].job.key}: {failed[0].error}\n{failed[0].traceback}"
+        )
+    merged = merge_records([part for _, part in sorted(done, key=lambda pair: pair[0].number)])
+    merged.rejected[:0] = strange
+    return merged
+
+
+def _jobs(recipe: Recipe) -> tuple[list[ReadJob], list[Rejected]]:
+    """The jobs, and files that are none of an archive or a table."""
+    jobs: list[ReadJob] = []
+    strange: list[Rejected] = []
+    stations = recipe.stations
+    for archive in stations.urls if stations else []:
+        try:
+            names, others = list_sensors(archive)
+        except ValueError as error:
+            raise StageError(f"stations.urls: {error}") from None
+        strange += others
+        jobs += [ReadJob(len(jobs) + i, archive, part) for i, part in enumerate(_parts(names))]
+    for table in stations.tables if stations else []:
+        files, others = list_tables(table)
+        strange += others
+        jobs += [ReadJob(len(jobs) + i, file) for i, file in enumerate(files)]
+    return jobs, strange
+
+
+def _parts(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    for start in range(0, len(names), SENSORS_PER_JOB):
+        yield tuple(names[start : start + SENSORS_PER_JOB])
+
+
+def _ground_truth(records: StationRecords, recipe: Recipe) -> xr.Dataset:
+    settings = recipe.ground_truth
+    truth = ground_truth(
+        records,
+        min_days=settings.min_days,
+        min_depth=settings.min_depth,
+        core_stations=settings.core_stations,
+    )
     rejected = [{"path": item.path, "reason": item.reason} for item in records.rejected]
     outside = [
         {"path": str(path), "reason": "its depth belongs to no depth group"}
         for path in not_grouped(records)["path"]
     ]
-    noted = json.dumps(rejected + outside)
     texts = {name: c.astype(object) for name, c in truth.coords.items() if c.dtype.kind == "U"}
-    truth = truth.assign_coords(texts)
-    _write(truth.assign_attrs(rejected=noted), url, digest)
-    return rejected
+    return truth.assign_coords(texts).assign_attrs(
+        rejected=json.dumps(rejected + outside),
+        notes=json.dumps(records.notes),
+        good_flags=", ".join(settings.good_flags),
+        min_fraction=settings.min_fraction,
+    )
+
+
+def _say(context: Context, records: StationRecords) -> None:
+    """Name what was set aside or is to be known, some of each; all of it is in the store."""
+    lines = [
+        f"[yellow]set aside[/yellow] {escape(f'{r.path}: {r.reason}')}" for r in records.rejected
+    ]
+    notes = [f"[yellow]note[/yellow] {escape(note)}" for note in records.notes]
+    for found, where in ((lines, "the report"), (notes, "the attributes of the ground truth")):
+        for line in found[:MAX_PRINTED]:
+            context.console.print(f"  {line}", highlight=False)
+        if len(found) > MAX_PRINTED:
+            context.console.print(f"  … and {len(found) - MAX_PRINTED} more; all are in {where}")
 
 
 def _write(truth: xr.Dataset, url: str, digest: str) -> None:
