@@ -17,8 +17,8 @@ from deepprofile.evaluation.estimates import (
     MeanEstimate,
     ProfileEstimate,
     positions,
-    request_weights,
 )
+from deepprofile.evaluation.layers import request_weights
 from deepprofile.evaluation.reference import truth_reference
 
 SMAP = [(0.0, 0.05), (0.0, 1.0)]
@@ -163,6 +163,26 @@ def test_impossible_columns_are_refused(bad):
 )
 def test_layers_that_answer_a_request(layers, top, bottom, expected):
     np.testing.assert_allclose(request_weights(layers, top, bottom), expected, atol=1e-12)
+
+
+def test_nearest_is_the_layer_that_holds_the_depth_not_the_one_with_the_nearest_middle():
+    """20 cm is nearer to the middle of 0-5 cm than to that of 0-100 cm, and lies in the second."""
+    np.testing.assert_array_equal(request_weights(SMAP, 0.2, 0.2), [0, 1])
+    np.testing.assert_array_equal(request_weights(GLDAS, 0.45, 0.45), [0, 0, 1])
+    assert request_weights(GLDAS[:2], 0.41, 0.41) is None
+
+
+def test_a_value_has_the_same_bits_in_any_company():
+    rng = np.random.default_rng(0)
+    row, time = np.arange(9), np.datetime64("2020-01-01") + np.arange(7)
+    beta = rng.normal(0.2, 0.05, (9, 7, 10)).astype("f4")
+    profiles = ProfileEstimate("profile", row, row, time, beta)
+    layers = LayerEstimate("era5", row, row, time, ERA5, rng.random((9, 7, 3)).astype("f4"))
+    for estimate in (profiles, layers, MeanEstimate.of("mean", [profiles, layers])):
+        together = estimate.values(row, 0.0, 1.0)
+        for cell in range(9):
+            alone = estimate.values(np.array([cell]), 0.0, 1.0)
+            np.testing.assert_array_equal(together[cell], alone[0])
 
 
 def test_a_product_without_the_depth_does_not_cover_it():

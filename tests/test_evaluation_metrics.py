@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytesmo import metrics as oracle
 
-from deepprofile.evaluation.metrics import accumulate, anomalies, compare, finish
+from deepprofile.evaluation.metrics import accumulate, anomalies, compare, constant, finish
 
 
 def series(seed: int, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -31,6 +31,24 @@ def test_every_series_equals_pytesmo(seed, lead, n):
         np.testing.assert_allclose(result.rmse[index], oracle.rmsd(a, b), rtol=1e-9)
         np.testing.assert_allclose(result.ubrmse[index], oracle.ubrmsd(a, b), rtol=1e-9)
         np.testing.assert_allclose(result.r[index], np.corrcoef(a, b)[0, 1], rtol=1e-9)
+        np.testing.assert_allclose(result.kge[index], kling_gupta(a, b), rtol=1e-9, atol=1e-12)
+
+
+def kling_gupta(simulated: np.ndarray, observed: np.ndarray) -> float:
+    """As Gupta et al. (2009) write it."""
+    r = np.corrcoef(simulated, observed)[0, 1]
+    alpha = np.std(simulated) / np.std(observed)
+    beta = np.mean(simulated) / np.mean(observed)
+    return 1 - np.sqrt((r - 1) ** 2 + (alpha - 1) ** 2 + (beta - 1) ** 2)
+
+
+def test_kge_of_estimates_whose_value_is_known():
+    y = np.linspace(0.1, 0.4, 50)
+    mask = np.ones(50, dtype=bool)
+    assert compare(y, y, mask).kge == pytest.approx(1.0)
+    # Twice the reference: r = 1, spread and mean twice as large.
+    assert compare(2 * y, y, mask).kge == pytest.approx(1 - np.sqrt(2))
+    assert np.isnan(compare(y, np.where(y > 0.25, 0.125, -0.125), mask).kge)
 
 
 @settings(deadline=None, max_examples=50)
@@ -48,8 +66,24 @@ def test_statistics_of_chunks_add_up_to_those_of_the_whole(seed, cuts):
         total = total + chunk
     whole, summed = compare(x, y, mask), finish(total)
     np.testing.assert_array_equal(whole.n, summed.n)
-    for name in ("bias", "r", "rmse", "ubrmse"):
+    for name in ("bias", "r", "rmse", "ubrmse", "kge"):
         np.testing.assert_allclose(getattr(whole, name), getattr(summed, name), rtol=1e-10)
+
+
+def test_a_series_has_the_same_bits_in_any_company():
+    x, y, mask = series(4, (7, 200))
+    together = accumulate(x, y, mask)
+    for i in range(7):
+        alone = accumulate(x[i], y[i], mask[i])
+        for name in ("n", "x", "y", "xx", "yy", "xy", "d", "dd"):
+            assert getattr(together, name)[i] == getattr(alone, name)
+
+
+def test_anomalies_of_single_precision_are_those_of_double():
+    x, _, mask = series(5, (300,))
+    single = x.astype(np.float32)
+    found, _ = anomalies(single, mask)
+    np.testing.assert_array_equal(found, anomalies(single.astype(np.float64), mask)[0])
 
 
 def test_values_outside_the_mask_do_not_matter():
@@ -72,7 +106,12 @@ def test_constant_and_short_series_have_no_correlation():
     y = np.linspace(0.1, 0.4, 40)
     mask = np.ones(40, dtype=bool)
     result = compare(np.full(40, 0.3, dtype=np.float32), y, mask)
-    assert np.isnan(result.r) and np.isfinite(result.rmse)
+    assert np.isnan(result.r) and np.isnan(result.kge) and np.isfinite(result.rmse)
+    estimate_constant, reference_constant = constant(
+        accumulate(np.stack([np.full(40, 0.3), y]), np.stack([y, np.full(40, 0.1)]), mask)
+    )
+    assert estimate_constant.tolist() == [True, False]
+    assert reference_constant.tolist() == [False, True]
     mask[5:] = False
     short = compare(y, y, mask, min_days=6)
     assert short.n == 5 and np.isnan(short.bias) and np.isnan(short.rmse)

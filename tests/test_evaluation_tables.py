@@ -4,12 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from evaluation_support import column_estimate, memory_noise, reference_at
+from scipy import stats
 
 from deepprofile.evaluation.depths import GROUP_NAMES
 from deepprofile.evaluation.estimates import LayerEstimate, MeanEstimate, ProfileEstimate
 from deepprofile.evaluation.metrics import compare
 from deepprofile.evaluation.reference import label_cells, truth_reference
-from deepprofile.evaluation.tables import COLUMNS, evaluate, summarise
+from deepprofile.evaluation.tables import COLUMNS, LABELS, LIMITED, LIMITS, evaluate, summarise
+from deepprofile.evaluation.uncertainty import draw, interval, replicate_metrics
 
 N_CELLS, N_DAYS = 7, 120
 TIME = np.datetime64("2020-01-01") + np.arange(N_DAYS)
@@ -51,7 +54,9 @@ def test_the_table_equals_a_plain_loop(truth):
     four[1].soil_moisture[2, 5:40] = np.nan  # a gap in one product is a gap for all
     truth["soil_moisture"][:, 100:] = np.nan
     table = evaluate(four, truth, name="truth", batch=3)
-    assert list(table.columns) == list(COLUMNS)
+    optional = {*LABELS, *LIMITS, "interval_reason"} - {*truth.coords}
+    assert list(table.columns) == [name for name in COLUMNS if name not in optional]
+    assert (table["reason"] == "").all()
     assert len(table) == len(four) * truth.sizes["series"]
     rng = np.random.default_rng(2)
     for _, line in table.sample(40, random_state=rng.integers(100)).iterrows():
@@ -61,7 +66,7 @@ def test_the_table_equals_a_plain_loop(truth):
             if (int(truth["row"][i]), str(truth["group"][i].item())) == (line["row"], line["group"])
         ]
         assert len(series) == 1
-        expected = truth["soil_moisture"].to_numpy()[series[0]]
+        expected = truth["soil_moisture"].to_numpy()[series[0]].astype("f8")
         cell = [int(line["row"]) - 100]
         all_values = {e.name: e.values(cell, line["top"], line["bottom"])[0] for e in four}
         days = np.isfinite(expected) & np.isfinite(list(all_values.values())).all(axis=0)
@@ -73,16 +78,56 @@ def test_the_table_equals_a_plain_loop(truth):
         np.testing.assert_allclose(line["r"], np.corrcoef(a, b)[0, 1])
         smap = all_values["smap_l4"][days]
         np.testing.assert_allclose(line["r_with_smap"], np.corrcoef(a, smap)[0, 1])
+        np.testing.assert_allclose(line["spearman"], stats.spearmanr(a, b).statistic)
+        apart = 1 - np.array([np.corrcoef(a, b)[0, 1], a.std() / b.std(), a.mean() / b.mean()])
+        np.testing.assert_allclose(line["kge"], 1 - np.sqrt(np.sum(apart**2)))
+        both = pd.DataFrame({"a": all_values[line["estimate"]], "b": expected})
+        both.loc[~days] = np.nan
+        both -= both.rolling(35, center=True, min_periods=18).mean()
+        np.testing.assert_allclose(line["anomaly_r"], both["a"].corr(both["b"]))
 
 
-def test_the_size_of_a_batch_changes_nothing(truth):
-    tables = [evaluate(estimates(), truth, name="truth", batch=batch) for batch in (1, 4, 1000)]
-    keys = ["estimate", "group", "row"]
+def test_the_size_of_a_batch_and_threads_change_no_bit(truth):
+    four = estimates()
+    four[1].soil_moisture[2, 5:40] = np.nan
+    truth["soil_moisture"][5:9, 60:] = np.nan
+    tables = [
+        evaluate(four, truth, name="truth", batch=batch, threads=threads)
+        for batch, threads in ((1, 1), (4, 2), (1000, 1))
+    ]
     for other in tables[1:]:
-        pd.testing.assert_frame_equal(
-            tables[0].sort_values(keys, ignore_index=True),
-            other.sort_values(keys, ignore_index=True),
-        )
+        pd.testing.assert_frame_equal(tables[0], other, check_exact=True)
+    assert tables[0]["row"].tolist() == np.repeat(truth["row"].to_numpy(), 4).tolist()
+
+
+def test_limits_are_those_of_the_bootstrap_and_change_nothing_else():
+    rng = np.random.default_rng(4)
+    time = TIME[0] + np.arange(420)
+    truth = reference_at(0.5, 0.25 + 0.05 * memory_noise(rng, (3, 420)), time)
+    truth["soil_moisture"][1, 250:] = np.nan
+    two = [
+        column_estimate(name, truth["soil_moisture"].values + rng.normal(0, 0.02, (3, 420)), time)
+        for name in "ab"
+    ]
+    options = {"name": "truth", "replicates": 40, "level": 0.8}
+    table = evaluate(two, truth, batch=2, **options)
+    plain = evaluate(two, truth, name="truth")
+    pd.testing.assert_frame_equal(table[plain.columns], plain, check_exact=True)
+    pd.testing.assert_frame_equal(
+        table, evaluate(two, truth, batch=1, threads=2, **options), check_exact=True
+    )
+    values, expected = two[1].values(np.array([2]), 0.5, 0.5)[0], truth["soil_moisture"].values[2]
+    mask = np.ones(420, dtype=bool)
+    replicates = replicate_metrics(values, expected.astype("f8"), mask, draw(420, 40))
+    line = table[(table["estimate"] == "b") & (table["row"] == 12)].iloc[0]
+    for metric in LIMITED:
+        ends = interval(getattr(replicates, metric), 0.8)
+        assert (line[f"{metric}_low"], line[f"{metric}_high"]) == (ends.low, ends.high)
+        assert line[f"{metric}_low"] < line[f"{metric}_high"]
+    assert line["interval_reason"] == ""
+    short = table[table["row"] == 11]
+    assert short[list(LIMITS)].isna().all(axis=None) and short["r"].notna().all()
+    assert set(short["interval_reason"]) == {"the common days span 250 days, 300 needed"}
 
 
 def test_a_perfect_profile_is_found_perfect():
@@ -131,6 +176,7 @@ def test_cells_that_an_estimate_lacks_have_no_day(truth):
     assert (table.loc[~outside, "n"] == N_DAYS).all()
     summary = summarise(table)
     assert set(summary["n_cells"]) == {5} and set(summary["n_cells_without"]) == {2}
+    assert set(table.loc[outside, "reason"]) == {"the estimate lacks this cell"}
 
 
 def test_an_estimate_without_the_depth_does_not_hold_back_the_others(truth):
@@ -148,6 +194,7 @@ def test_short_series_keep_their_count_alone(truth):
     truth["soil_moisture"][:, 20:] = np.nan
     table = evaluate(products(), truth, name="truth")
     assert set(table["n"]) == {20} and table["rmse"].isna().all()
+    assert set(table["reason"]) == {"20 common days, 30 needed"}
     assert evaluate(products(), truth, name="truth", min_days=20)["rmse"].notna().all()
 
 
@@ -178,6 +225,17 @@ def test_labels_reach_the_table(truth):
     summary = summarise(table)
     assert list(summary["split"].unique()) == ["train", "validation"]
     assert set(summary.loc[summary["split"] == "train", "n_cells"]) == {3}
+
+
+def test_classes_of_the_reference_reach_the_table(truth):
+    cover = np.where(truth["row"] < 103, "crops", "")
+    labelled = truth.assign_coords(land_cover=("series", cover), texture=("series", cover))
+    table = evaluate(products(), labelled, name="truth")
+    assert (table["land_cover"] == np.where(table["row"] < 103, "crops", "")).all()
+    assert "texture" in table and "collocation" not in table
+    summary = summarise(table, by=("land_cover", "group"))
+    assert set(summary["land_cover"]) == {"", "crops"}
+    assert set(summary.loc[summary["land_cover"] == "crops", "n_cells"]) == {3}
 
 
 def long_table(rows: list[tuple]) -> pd.DataFrame:

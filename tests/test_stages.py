@@ -153,8 +153,11 @@ def test_the_report_compares_all_estimates_with_stations_and_truth(finished):
     assert set(table["reference"]) == {"stations", "truth"}
     expected = {"deepprofile", "smap_l4", "era5_land", "gldas", "mean", "tc_mean"}
     assert set(table["estimate"]) == expected
-    days = table.groupby(["reference", "row", "column", "group", "top"])["n"].nunique()
+    assert (table["rmse"].isna() == (table["n"] < RECIPE["evaluate"]["min_days"])).all()
+    compared = table[table["rmse"].notna()]
+    days = compared.groupby(["reference", "row", "column", "group", "top"])["n"].nunique()
     assert (days == 1).all()
+    assert table.loc[table["rmse"].isna(), "reason"].notna().all()
     page = (report / "report.html").read_text()
     assert not re.findall(r"""(?:src|href)=["'](?!#|data:)[^"']+""", page)
     assert len(list((report / "figures").iterdir())) >= 5

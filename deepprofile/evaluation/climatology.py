@@ -1,6 +1,7 @@
 """Climatology of a reference: what the season alone would have predicted, a baseline."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import xarray as xr
@@ -26,6 +27,8 @@ class Climatology(Estimate):
         min_years: years with a value that a day of the year needs, the day's own one included.
     """
 
+    yields: ClassVar[bool] = True
+
     reference: xr.Dataset
     min_years: int = MIN_YEARS
 
@@ -43,16 +46,26 @@ class Climatology(Estimate):
         return bool(self._at(top, bottom).any())
 
     def values(self, cells: NDArray[np.int64], top: float, bottom: float) -> Series:
-        """See :meth:`Estimate.values`."""
+        """See :meth:`Estimate.values`; the mean where a cell has two series of these bounds."""
         found = np.flatnonzero(self._at(top, bottom))
         if not found.size:
-            raise ValueError(f"estimate {self.name!r}: the reference has no series of these bounds")
-        part = self.reference.isel(series=found)
-        at = positions(self.keys[cells], cell_keys(part["row"], part["column"]))
-        result = np.full((len(cells), len(self.time)), np.nan)
-        series = part["soil_moisture"].to_numpy()[at[at >= 0]]
-        result[at >= 0] = other_years_mean(series, np.asarray(self.time), self.min_years)
-        return result
+            raise ValueError(
+                f"estimate {self.name!r} says nothing about {top} to {bottom} m: the reference "
+                "has no series of these bounds"
+            )
+        series_keys = cell_keys(
+            self.reference["row"].to_numpy()[found], self.reference["column"].to_numpy()[found]
+        )
+        at = positions(series_keys, self.keys[cells])
+        wanted, at = found[at >= 0], at[at >= 0]
+        series = self.reference["soil_moisture"].isel(series=wanted).to_numpy()
+        means = other_years_mean(series, np.asarray(self.time), self.min_years)
+        known = np.isfinite(means)
+        total = np.zeros((len(cells), len(self.time)))
+        count = np.zeros(total.shape, dtype=np.int64)
+        np.add.at(total, at, np.where(known, means, 0.0))
+        np.add.at(count, at, known)
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
     def _at(self, top: float, bottom: float) -> NDArray[np.bool_]:
         found = np.abs(self.reference["top"].to_numpy() - top) < _SLACK
@@ -80,7 +93,7 @@ def other_years_mean(
     leap &= ((year + 1970) % 100 != 0) | ((year + 1970) % 400 == 0)
     # A year of 366 places: after February the days of other years move up by one.
     place = of_year + (~leap & (of_year >= 59))
-    first = int(year.min(initial=0))
+    first = int(year.min()) if year.size else 0
     n_years = int(year.max(initial=first)) - first + 1
     flat = np.asarray(values, dtype=np.float64).reshape(-1, len(day))
     table = np.full((len(flat), n_years, 366), np.nan)

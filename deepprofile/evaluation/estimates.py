@@ -7,15 +7,15 @@ product's layers, from a profile, or as a mean of other estimates. Where it come
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from deepprofile import grid, profile
-from deepprofile.evaluation.depths import overlap
+from deepprofile.evaluation.layers import request_weights
 
 Series = NDArray[np.float64]
-_SLACK = 1e-6  # metres
 
 
 def cell_keys(row: ArrayLike, column: ArrayLike) -> NDArray[np.int64]:
@@ -41,10 +41,14 @@ class Estimate(ABC):
         row: grid rows of the cells, shape (cells,).
         column: grid columns of the cells, shape (cells,).
         time: days, datetime64, shape (time,).
+        yields: whether it takes no part in a comparison of a series where it would cost the others
+            most of their days, see `alignment.common_days`; so of a yardstick, not of a rival.
 
     Raises:
         ValueError: if the shapes don't agree or a cell or day appears twice.
     """
+
+    yields: ClassVar[bool] = False
 
     name: str
     row: NDArray[np.int64]
@@ -118,12 +122,11 @@ class LayerEstimate(Estimate):
         return request_weights(self.layers, top, bottom) is not None
 
     def values(self, cells: NDArray[np.int64], top: float, bottom: float) -> Series:
-        """See :meth:`Estimate.values` and :func:`request_weights`."""
+        """See :meth:`Estimate.values` and `layers.request_weights`."""
         weights = request_weights(self.layers, top, bottom)
         if weights is None:
             raise _not_covered(self.name, top, bottom, f"layers {list(self.layers)}")
-        used = np.flatnonzero(weights)  # a missing layer that isn't used must not spread its NaN
-        return np.asarray(self.soil_moisture[cells][..., used].astype(np.float64) @ weights[used])
+        return _weighted(self.soil_moisture, cells, weights)
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +158,7 @@ class ProfileEstimate(Estimate):
             matrix = profile.layer_matrix([(top, bottom)], n)
         else:
             matrix = profile.depth_matrix(top, n)
-        return np.asarray(self.coefficients[cells].astype(np.float64) @ matrix[:, 0])
+        return _weighted(self.coefficients, cells, matrix[:, 0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,58 +217,22 @@ class MeanEstimate(Estimate):
         return mean
 
 
-def request_weights(
-    layers: Sequence[tuple[float, float]], top: float, bottom: float
-) -> NDArray[np.float64] | None:
-    """Weights with which a product's layers answer a request.
+def _weighted(
+    values: NDArray[np.floating], cells: NDArray[np.int64], weights: NDArray[np.float64]
+) -> Series:
+    """Weighted sum over the last axis of (cells, time, parts); parts of weight 0 don't matter.
 
-    The first rule that applies counts:
-
-    1. a depth (``top == bottom``): the thinnest layer that holds it; a depth on the boundary of
-       two layers belongs to the upper one;
-    2. a layer that the product has: that layer;
-    3. layers that don't overlap each other and together cover the request: their mean, weighted
-       by the thickness inside the request;
-    4. layers that overlap each other: the one that shares most with the request (the thickness
-       in both over the thickness in either).
-
-    Args:
-        layers: (top, bottom) of each layer in metres.
-        top: upper end of the request in metres.
-        bottom: lower end.
-
-    Returns:
-        Shape (layers,), summing to 1; None where no rule applies.
+    Added part by part, so that a day's value has the same bits in whatever company it is computed;
+    a matrix product does not promise that.
     """
-    tops, bottoms = np.asarray(layers, dtype=np.float64).reshape(-1, 2).T
-    thickness = bottoms - tops
-    if top == bottom:
-        holds = (tops < top - _SLACK) | (tops <= _SLACK)
-        holds &= top <= bottoms + _SLACK
-        return _only(np.where(holds, -thickness, -np.inf))
-    exact = (np.abs(tops - top) < _SLACK) & (np.abs(bottoms - bottom) < _SLACK)
-    if exact.any():
-        return _only(np.where(exact, 1.0, -np.inf))
-    inside = overlap(tops, bottoms, top, bottom)
-    if _disjoint(tops, bottoms):
-        covered = abs(inside.sum() - (bottom - top)) < _SLACK
-        return inside / inside.sum() if covered else None
-    share = inside / (thickness + (bottom - top) - inside)
-    return _only(np.where(inside > _SLACK, share, -np.inf))
-
-
-def _only(score: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """All weight on the best finite score, None where there is none."""
-    if not np.isfinite(score).any():
-        return None
-    weights = np.zeros(score.size)
-    weights[np.argmax(score)] = 1.0
-    return weights
-
-
-def _disjoint(tops: NDArray[np.float64], bottoms: NDArray[np.float64]) -> bool:
-    order = np.argsort(tops)
-    return bool(np.all(tops[order][1:] >= bottoms[order][:-1] - _SLACK))
+    used = np.flatnonzero(weights)
+    if not used.size:
+        return np.zeros((len(cells), values.shape[1]))
+    chosen = values[cells]
+    total = weights[used[0]] * chosen[..., used[0]].astype(np.float64)
+    for part in used[1:]:
+        total += weights[part] * chosen[..., part].astype(np.float64)
+    return np.asarray(total)
 
 
 def _check_shape(name: str, what: str, found: tuple[int, ...], expected: tuple[int, ...]) -> None:

@@ -34,6 +34,7 @@ class ReportInputs:
         out_of_range: counts of values outside the valid range, by variable.
         short_days: days with too few time steps.
         rejected_stations: stations or sensors that were not used, with the reason.
+        station_notes: what was assumed of stations or left out of them, in a column ``note``.
         recipe: the recipe as text.
         versions: version of each package and product.
         missing: name of a field to the reason why it is not there.
@@ -55,6 +56,7 @@ class ReportInputs:
     out_of_range: pd.DataFrame | None = None
     short_days: pd.DataFrame | None = None
     rejected_stations: pd.DataFrame | None = None
+    station_notes: pd.DataFrame | None = None
     recipe: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)

@@ -141,6 +141,7 @@ _QUALITY = {
     "out_of_range": "Variables with values outside their valid range",
     "short_days": "Days with too few time steps",
     "rejected_stations": "Stations and sensors not used",
+    "station_notes": "What was assumed of stations, or left out of them",
 }
 
 

@@ -1,21 +1,29 @@
 """Do metrics differ between classes of cells: Student's t-test, corrected for many tests.
 
-Classes are a column of a table with a line a cell: land cover, soil texture, climate, network,
-core or extra, whether triple collocation is valid. Small classes are left out and named.
+Classes are a column of the long table: land cover, soil texture, climate, network, core or extra,
+whether triple collocation is valid. Small classes are left out of tests, and named.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.stats import false_discovery_control, ttest_ind
+
+from deepprofile.evaluation.summaries import CELL, UNKNOWN, cell_means, class_names
 
 MIN_CELLS = 20
 """Cells that a class needs, as in Zhu et al. (2026)."""
-UNKNOWN = "unknown"
-"""Class of the cells that have none."""
-COLUMNS = ("by", "metric", "class_a", "class_b", "n_a", "n_b", "mean_a", "mean_b", "t", "p")
+KEYS = ("reference", "estimate", "group")
+"""Columns within whose values classes are compared."""
+COLUMNS = (
+    *("by", "metric", "class_a", "class_b", "n_a", "n_b", "mean_a", "mean_b", "t", "p", "reason"),
+)
+CONSTANT = "neither class varies"
+Array = NDArray[np.float64]
 
 
 def class_sizes(
@@ -24,23 +32,26 @@ def class_sizes(
     """Number of cells of each class, and whether it is compared.
 
     Args:
-        table: a line a cell (and, with ``keys``, an estimate or depth group).
-        by: column of the class; a missing one is a class of its own, named ``"unknown"``, that is
-            never compared.
+        table: the long table, or any other with ``row``, ``column`` and the columns below.
+        by: column of the class; a missing or empty one is a class of its own, named
+            ``"unknown"``, that is never compared.
         keys: columns within whose values classes are counted.
         min_cells: cells that a class needs.
 
     Returns:
-        ``keys``, ``by``, ``class``, ``n_cells``, ``used``.
+        ``keys``, ``by``, ``class``, ``n_cells``, ``used``, and ``reason``: why a class is not used.
 
     Raises:
         KeyError: if a column is not there.
     """
-    classes = table[by].astype(object).where(table[by].notna(), UNKNOWN)
-    counted = table.assign(**{"class": classes}).groupby([*keys, "class"], sort=True).size()
-    sizes = counted.rename("n_cells").reset_index()
+    named = table.assign(**{"class": class_names(table[by])})
+    cells = named.drop_duplicates([*keys, "class", *CELL])
+    sizes = cells.groupby([*keys, "class"], sort=True).size().rename("n_cells").reset_index()
     sizes.insert(len(keys), "by", by)
-    sizes["used"] = (sizes["n_cells"] >= min_cells) & (sizes["class"] != UNKNOWN)
+    few, unknown = sizes["n_cells"] < min_cells, sizes["class"] == UNKNOWN
+    sizes["used"] = ~few & ~unknown
+    sizes["reason"] = np.where(few, f"fewer than {min_cells} cells", "")
+    sizes.loc[unknown, "reason"] = "no class is known"
     return sizes
 
 
@@ -49,13 +60,13 @@ def compare_classes(
     by: Sequence[str],
     metrics: Sequence[str],
     *,
-    keys: Sequence[str] = ("estimate", "group"),
+    keys: Sequence[str] = KEYS,
     min_cells: int = MIN_CELLS,
 ) -> pd.DataFrame:
     """Student's t-test of every pair of classes, with p-values corrected over all of them.
 
     Args:
-        table: a line for each cell and combination of ``keys``.
+        table: the long table; a cell with several series counts once, with their mean.
         by: columns of classes, each compared for itself.
         metrics: columns of the metrics; a cell without a value does not count.
         keys: columns within whose values classes are compared.
@@ -66,15 +77,17 @@ def compare_classes(
         ``keys``, then :data:`COLUMNS`, and ``p_adjusted`` after Benjamini and Hochberg (1995,
         doi:10.1111/j.2517-6161.1995.tb02031.x): among tests with ``p_adjusted`` below 0.05, one in
         twenty is expected to be wrong. ``t`` and ``p`` assume equal variances (Student), as the
-        paper does. Empty where no two classes are large enough.
+        paper does, and cells that are independent of each other. ``reason``: why there is no
+        ``p``. Empty where no two classes are large enough.
     """
-    lines = [
-        (*_as_tuple(names), *test)
-        for names, part in table.groupby(list(keys), sort=False)
-        for name in by
-        for metric in metrics
-        for test in _tests(part, name, metric, min_cells)
-    ]
+    lines = []
+    for name in by:
+        named = table.assign(**{name: class_names(table[name])})
+        cells = cell_means(named, [*keys, name], metrics)
+        for names, part in cells.groupby(list(keys), sort=False):
+            where = names if isinstance(names, tuple) else (names,)
+            tests = (test for metric in metrics for test in _tests(part, name, metric, min_cells))
+            lines += [(*where, *test) for test in tests]
     found = pd.DataFrame(lines, columns=[*keys, *COLUMNS])
     known = found["p"].notna()
     found["p_adjusted"] = np.nan
@@ -86,16 +99,24 @@ def compare_classes(
 def _tests(
     part: pd.DataFrame, by: str, metric: str, min_cells: int
 ) -> Iterator[tuple[object, ...]]:
-    known = part[part[metric].notna() & part[by].notna()]
+    known = part[part[metric].notna() & (part[by] != UNKNOWN)]
     classes = {
         str(name): values.to_numpy(dtype=np.float64)
         for name, values in known.groupby(by, sort=True)[metric]
         if len(values) >= min_cells
     }
     for (a, one), (b, other) in combinations(classes.items(), 2):
-        result = ttest_ind(one, other)
-        yield (by, metric, a, b, len(one), len(other), one.mean(), other.mean(), *result)
+        sizes = (len(one), len(other), one.mean(), other.mean())
+        yield (by, metric, a, b, *sizes, *_student(one, other))
 
 
-def _as_tuple(names: object) -> tuple[object, ...]:
-    return names if isinstance(names, tuple) else (names,)
+def _student(one: Array, other: Array) -> tuple[float, float, str]:
+    """Statistic, p-value and why there is none."""
+    if min(len(one), len(other)) < 2:
+        return np.nan, np.nan, "a class has a single cell"
+    if np.ptp(one) == 0 and np.ptp(other) == 0:
+        return np.nan, np.nan, CONSTANT
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a class of equal values beside another
+        statistic, p = ttest_ind(one, other)
+    return float(statistic), float(p), ""

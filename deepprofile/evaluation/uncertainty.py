@@ -3,28 +3,27 @@
 Soil moisture of one day is nearly that of the day before, so days can't be drawn one by one: a
 replicate is put together from blocks of consecutive calendar days, gaps included (Künsch 1989,
 doi:10.1214/aos/1176347265). Metrics follow from sums over days (`metrics.Statistics`), so a block
-is eight numbers. All series share the blocks: metrics of two estimates on the same days come from
-the same replicates, and their difference has an interval of its own (a paired comparison).
+is eight numbers. Series of the same days share the blocks: metrics of two estimates come from the
+same replicates, and their difference has an interval of its own (a paired comparison).
 """
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from deepprofile.evaluation.metrics import OFFSET, Metrics, Statistics, finish
+from deepprofile.evaluation import kernels
+from deepprofile.evaluation.metrics import OFFSET, Metrics, Statistics, finish, flat_series
 
 Array = NDArray[np.float64]
 BLOCK_DAYS = 60
 """Length of a block: about twice the memory of soil moisture in the root zone."""
 MIN_BLOCKS = 5
-"""Blocks that a series must be long for an interval."""
+"""Blocks that a series must span, from its first to its last day, for an interval."""
 REPLICATES = 500
 LEVEL = 0.95
 KNOWN_SHARE = 0.9
 """Share of the replicates that must have a metric for its interval."""
-_N_SUMS = 8
 
 
 @dataclass(frozen=True)
@@ -40,42 +39,62 @@ class Interval:
     high: Array
 
 
-def first_days(
+def draw(
     n_days: int, replicates: int = REPLICATES, block_days: int = BLOCK_DAYS, seed: int = 0
-) -> NDArray[np.int64]:
-    """First day of every block of every replicate.
-
-    A replicate is as long as the series, rounded up to whole blocks.
+) -> Array:
+    """Random numbers that say where the blocks of every replicate begin.
 
     Args:
-        n_days: calendar days of the series.
+        n_days: calendar days of the longest series.
         replicates: number of replicates.
         block_days: length of a block.
         seed: of the draw.
 
     Returns:
-        Shape (replicates, blocks); no blocks at all where the series is too short for intervals.
+        Uniform numbers of shape (blocks, replicates). More days add rows and change none, so the
+        replicates of a series don't depend on the calendar on which it is laid.
     """
-    n_blocks = -(-n_days // block_days) if n_days >= MIN_BLOCKS * block_days else 0
-    last = max(n_days - block_days, 0)
-    return np.random.default_rng(seed).integers(0, last + 1, size=(replicates, n_blocks))
+    return np.random.default_rng(seed).random((-(-n_days // block_days), replicates))
+
+
+def block_starts(
+    first: int, last: int, draws: Array, block_days: int = BLOCK_DAYS
+) -> NDArray[np.int64]:
+    """First day of every block of every replicate of one series.
+
+    A replicate is as long as the series from its first to its last common day, rounded up to whole
+    blocks, and every block lies inside.
+
+    Args:
+        first: first day with a value.
+        last: last day with a value.
+        draws: from `draw`.
+        block_days: length of a block.
+
+    Returns:
+        Shape (replicates, blocks); no blocks at all where the series is too short for an interval.
+    """
+    span = last - first + 1
+    n_blocks = -(-span // block_days) if span >= MIN_BLOCKS * block_days else 0
+    offsets = np.floor(draws[:n_blocks] * (span - block_days + 1))
+    return np.asarray(first + offsets.astype(np.int64).T)
 
 
 def replicate_metrics(
     estimate: NDArray[np.floating],
     reference: NDArray[np.floating],
     mask: NDArray[np.bool_],
-    blocks: NDArray[np.int64],
+    draws: Array,
     block_days: int = BLOCK_DAYS,
     min_days: int = 2,
 ) -> Metrics:
-    """Metrics of every replicate of every series.
+    """Metrics of every replicate of every series, its blocks as in `block_starts`.
 
     Args:
         estimate: shape (..., time), a value a calendar day, m³ m⁻³.
         reference: shape broadcastable to that of ``estimate``.
         mask: True where a day counts, broadcastable too.
-        blocks: from `first_days` for this many days.
+        draws: from `draw` for this many days or more.
         block_days: length of a block.
         min_days: days that a replicate must have for a metric.
 
@@ -83,25 +102,26 @@ def replicate_metrics(
         Metrics of shape (..., replicates).
 
     Raises:
-        ValueError: if the blocks were drawn for a longer series.
+        ValueError: if the numbers were drawn for a shorter series.
     """
-    x, y, mask = np.broadcast_arrays(estimate, reference, mask)
-    lead, n_days = x.shape[:-1], x.shape[-1]
-    if blocks.size and blocks.max() + block_days > n_days:
+    lead, x, y, mask = flat_series(estimate, reference, mask)
+    if len(draws) * block_days < x.shape[1]:
         raise ValueError(
-            f"blocks reach to day {blocks.max() + block_days}, but the series has {n_days}: draw "
-            "them for this series"
+            f"{len(draws)} blocks of {block_days} days were drawn, but the series has "
+            f"{x.shape[1]} days: draw for this series"
         )
-    if x.dtype != y.dtype:
-        x, y = x.astype(np.float64), y.astype(np.float64)
-    x, y, mask = (np.ascontiguousarray(a.reshape(-1, n_days)) for a in (x, y, mask))
-    sums = _replicates(x, y, mask, blocks, block_days, OFFSET)
-    sums = sums.reshape(*lead, len(blocks), _N_SUMS)
-    n, *others = np.moveaxis(sums, -1, 0)
-    return finish(Statistics(n.astype(np.int64), *others), min_days)
+    sums = kernels.replicate_sums(x, y, mask, draws, block_days, MIN_BLOCKS, OFFSET)
+    return finish(Statistics.of(sums.reshape(*lead, draws.shape[1], kernels.N_SUMS)), min_days)
 
 
-def interval(values: Array, level: float = LEVEL) -> Interval:
+def span_days(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Days from the first to the last that count, shape (...) from (..., time)."""
+    n_days = mask.shape[-1]
+    span = n_days - np.argmax(mask, axis=-1) - np.argmax(mask[..., ::-1], axis=-1)
+    return np.asarray(np.where(mask.any(axis=-1), span, 0))
+
+
+def interval(values: NDArray[np.floating], level: float = LEVEL) -> Interval:
     """Percentile interval of replicates of one metric.
 
     Args:
@@ -116,56 +136,19 @@ def interval(values: Array, level: float = LEVEL) -> Interval:
     """
     if not 0 < level < 1:
         raise ValueError(f"level is {level}: expected a share between 0 and 1, such as {LEVEL}")
-    shape = values.shape[:-1]
-    low, high = np.full(shape, np.nan), np.full(shape, np.nan)
-    known = np.isfinite(values)
-    enough = known.mean(axis=-1) >= KNOWN_SHARE if values.shape[-1] else np.zeros(shape, bool)
-    for ends, part in (enough & known.all(axis=-1), np.quantile), (enough, np.nanquantile):
-        todo = ends & np.isnan(low)
-        if todo.any():
-            tails = ((1 - level) / 2, (1 + level) / 2)
-            low[todo], high[todo] = part(values[todo], tails, axis=-1)
-    return Interval(low, high)
+    ordered = np.sort(np.asarray(values, dtype=np.float64), axis=-1)  # NaN comes last
+    known = np.count_nonzero(~np.isnan(ordered), axis=-1)
+    enough = (known >= KNOWN_SHARE * ordered.shape[-1]) & (known > 0)
+    ends = (np.full(enough.shape, np.nan), np.full(enough.shape, np.nan))
+    for end, tail in zip(ends, ((1 - level) / 2, (1 + level) / 2), strict=True):
+        end[enough] = _quantile(ordered[enough], known[enough], tail)
+    return Interval(*ends)
 
 
-@numba.njit(cache=True, nogil=True)
-def _replicates(x, y, mask, blocks, block_days, offset):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Sums of every replicate, shape (series, replicates, 8), in the order of Statistics."""
-    n_series, n_days = x.shape
-    n_replicates, n_blocks = blocks.shape
-    result = np.zeros((n_series, n_replicates, _N_SUMS))
-    running = np.zeros((n_days + 1, _N_SUMS))
-    block = np.zeros((max(n_days - block_days, 0) + 1, _N_SUMS))
-    for s in range(n_series):
-        for t in range(n_days):
-            for k in range(_N_SUMS):
-                running[t + 1, k] = running[t, k]
-            if mask[s, t]:
-                a, b = x[s, t] - offset, y[s, t] - offset
-                running[t + 1, 0] += 1.0
-                running[t + 1, 1] += a
-                running[t + 1, 2] += b
-                running[t + 1, 3] += a * a
-                running[t + 1, 4] += b * b
-                running[t + 1, 5] += a * b
-                running[t + 1, 6] += a - b
-                running[t + 1, 7] += (a - b) * (a - b)
-        if n_blocks == 0:
-            continue
-        for t in range(len(block)):
-            for k in range(_N_SUMS):
-                block[t, k] = running[t + block_days, k] - running[t, k]
-        for r in range(n_replicates):
-            n = sx = sy = xx = yy = xy = d = dd = 0.0
-            for i in range(n_blocks):
-                part = block[blocks[r, i]]
-                n += part[0]
-                sx += part[1]
-                sy += part[2]
-                xx += part[3]
-                yy += part[4]
-                xy += part[5]
-                d += part[6]
-                dd += part[7]
-            result[s, r] = (n, sx, sy, xx, yy, xy, d, dd)
-    return result
+def _quantile(ordered: Array, known: NDArray[np.int64], share: float) -> Array:
+    """Linear interpolation between the two values about a share of the ``known`` first ones."""
+    place = share * (known - 1)
+    below = np.floor(place).astype(np.int64)
+    around = np.stack([below, np.minimum(below + 1, known - 1)], axis=-1)
+    low, high = np.moveaxis(np.take_along_axis(ordered, around, axis=-1), -1, 0)
+    return np.asarray(low + (high - low) * (place - below))

@@ -50,7 +50,8 @@ def report_inputs(context: Context, metrics: pd.DataFrame) -> ReportInputs:
         set_aside=_set_aside(context),
         out_of_range=_out_of_range(context),
         short_days=_short_days(context),
-        rejected_stations=_rejected(context),
+        rejected_stations=_of_stations(context, "rejected", ["path", "reason"]),
+        station_notes=_of_stations(context, "notes", ["note"]),
         recipe=json.dumps(recipe.model_dump(mode="json"), indent=2),
         versions=versions(),
         missing={} if known else {"error_recovery": "only a synthetic Earth knows its truth"},
@@ -105,8 +106,9 @@ def _short_days(context: Context) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["product", "day"])
 
 
-def _rejected(context: Context) -> pd.DataFrame:
+def _of_stations(context: Context, attribute: str, columns: list[str]) -> pd.DataFrame:
+    """A list that the ground truth keeps in an attribute; empty without stations."""
     if context.recipe.stations is None:
-        return pd.DataFrame(columns=["path", "reason"])
-    noted = ground_truth_attributes(context.paths.ground_truth)["rejected"]
-    return pd.DataFrame(json.loads(str(noted)), columns=["path", "reason"])
+        return pd.DataFrame(columns=columns)
+    noted = ground_truth_attributes(context.paths.ground_truth)[attribute]
+    return pd.DataFrame(json.loads(str(noted)), columns=columns)
