@@ -26,7 +26,8 @@ from deepprofile.evaluation.estimates import (
 from deepprofile.evaluation.intercomparison import intercompare, medians
 from deepprofile.evaluation.pairs import paired
 from deepprofile.evaluation.reference import build_reference
-from deepprofile.evaluation.tables import evaluate, summarise
+from deepprofile.evaluation.summaries import summarise
+from deepprofile.evaluation.tables import evaluate
 
 Result = TypeVar("Result")
 TIME = np.arange("2015-04-01", "2025-04-01", dtype="datetime64[D]")

@@ -18,6 +18,13 @@ def memory_noise(rng, shape, days=10.0):
     return noise
 
 
+def block_starts(first, last, draws, block_days=60):
+    """First day of every block of every replicate of a series, shape (replicates, blocks)."""
+    span = last - first + 1
+    offsets = np.floor(draws[: -(-span // block_days)] * (span - block_days + 1))
+    return first + offsets.astype(np.int64).T
+
+
 def reference_at(depth, values, time=TIME, **labels):
     """A reference with one series a cell at one depth; cells lie in rows 10, 11, ..."""
     values = np.asarray(values, dtype=np.float32)

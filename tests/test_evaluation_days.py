@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepprofile.evaluation.climatology import Climatology
-from deepprofile.evaluation.tables import METRICS, evaluate
+from deepprofile.evaluation.summaries import METRICS
+from deepprofile.evaluation.tables import evaluate
 
 N = 60
 

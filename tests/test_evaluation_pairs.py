@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from evaluation_support import TIME, column_estimate, memory_noise, reference_at
+from evaluation_support import TIME, block_starts, column_estimate, memory_noise, reference_at
 
 from deepprofile.evaluation.pairs import paired, summarise_pairs
-from deepprofile.evaluation.uncertainty import block_starts, draw
+from deepprofile.evaluation.uncertainty import draw
 
 N_CELLS, N_DAYS = 5, 480
 

@@ -9,9 +9,11 @@ from scipy import stats
 
 from deepprofile.evaluation.depths import GROUP_NAMES
 from deepprofile.evaluation.estimates import LayerEstimate, MeanEstimate, ProfileEstimate
+from deepprofile.evaluation.measuring import LIMITED
 from deepprofile.evaluation.metrics import compare
 from deepprofile.evaluation.reference import label_cells, truth_reference
-from deepprofile.evaluation.tables import COLUMNS, LABELS, LIMITED, LIMITS, evaluate, summarise
+from deepprofile.evaluation.summaries import summarise
+from deepprofile.evaluation.tables import COLUMNS, LABELS, LIMITS, evaluate
 from deepprofile.evaluation.uncertainty import draw, interval, replicate_metrics
 
 N_CELLS, N_DAYS = 7, 120

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from evaluation_support import memory_noise
+from evaluation_support import block_starts, memory_noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -13,7 +13,6 @@ from deepprofile.evaluation.metrics import compare
 from deepprofile.evaluation.ranks import spearman
 from deepprofile.evaluation.reference import build_reference
 from deepprofile.evaluation.uncertainty import (
-    block_starts,
     draw,
     interval,
     replicate_metrics,

@@ -21,7 +21,7 @@ from deepprofile.evaluation import figures, findings, maps, style, weights
 from deepprofile.evaluation.blocks import plain_table, results_table
 from deepprofile.evaluation.figures import ExampleProfile
 from deepprofile.evaluation.report import ReportInputs, console_table, write_report
-from deepprofile.evaluation.tables import summarise
+from deepprofile.evaluation.summaries import summarise
 from deepprofile.profile import Layer
 
 PRODUCTS = ["smap_l4", "era5_land", "gldas"]

@@ -4,15 +4,16 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from deepprofile.evaluation.depths import SLACK
 from deepprofile.evaluation.estimates import Estimate, Series, cell_keys, positions
 
 MIN_YEARS = 3
 """Years with a value on a day of the year from which it has a climatology, its own too."""
 CLIMATOLOGY = "climatology"
-_SLACK = 1e-6  # metres
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,8 +69,8 @@ class Climatology(Estimate):
         return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
     def _at(self, top: float, bottom: float) -> NDArray[np.bool_]:
-        found = np.abs(self.reference["top"].to_numpy() - top) < _SLACK
-        return np.asarray(found & (np.abs(self.reference["bottom"].to_numpy() - bottom) < _SLACK))
+        found = np.abs(self.reference["top"].to_numpy() - top) < SLACK
+        return np.asarray(found & (np.abs(self.reference["bottom"].to_numpy() - bottom) < SLACK))
 
 
 def other_years_mean(
@@ -86,17 +87,12 @@ def other_years_mean(
     Returns:
         Same shape as ``values``; NaN where too few other years have a value.
     """
-    day = np.asarray(time).astype("datetime64[D]")
-    year = day.astype("datetime64[Y]").astype(np.int64)
-    of_year = (day - day.astype("datetime64[Y]")).astype(np.int64)
-    leap = (year + 1970) % 4 == 0
-    leap &= ((year + 1970) % 100 != 0) | ((year + 1970) % 400 == 0)
-    # A year of 366 places: after February the days of other years move up by one.
-    place = of_year + (~leap & (of_year >= 59))
+    dates = pd.DatetimeIndex(time)
+    year, place = dates.year.to_numpy(), (31 * (dates.month - 1) + dates.day - 1).to_numpy()
     first = int(year.min()) if year.size else 0
     n_years = int(year.max(initial=first)) - first + 1
-    flat = np.asarray(values, dtype=np.float64).reshape(-1, len(day))
-    table = np.full((len(flat), n_years, 366), np.nan)
+    flat = np.asarray(values, dtype=np.float64).reshape(-1, len(dates))
+    table = np.full((len(flat), n_years, 12 * 31), np.nan)
     table[:, year - first, place] = flat
     known = np.isfinite(table)
     total, count = np.where(known, table, 0.0).sum(axis=1), known.sum(axis=1)

@@ -19,7 +19,8 @@ COLUMN_GROUP = "0-100 cm"
 DEEP_GROUP = "90-100 cm"
 """Sensors at 100 cm against the mean of 90-100 cm: the value at 1 m is an extrapolated end."""
 DEEP_LAYER = (0.9, 1.0)
-_SLACK = 1e-6  # metres; depths often come as float32 or as centimetres divided by 100
+SLACK = 1e-6
+"""Metres by which equal depths may differ: they come as float32, or as centimetres over 100."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class DepthGroup:
 
     def holds(self, depth: float) -> bool:
         """Whether ``depth`` belongs to the group."""
-        above = depth >= self.lower - _SLACK if self.lower_included else depth > self.lower + _SLACK
-        return above and depth <= self.upper + _SLACK
+        above = depth >= self.lower - SLACK if self.lower_included else depth > self.lower + SLACK
+        return above and depth <= self.upper + SLACK
 
 
 DEPTH_GROUPS = (
@@ -69,7 +70,7 @@ def nominal_depth(depth: float) -> float:
     101.6 → 100 cm.
     """
     for nominal in NOMINAL_DEPTHS:
-        if abs(depth - nominal) <= TOLERANCE * nominal + _SLACK:
+        if abs(depth - nominal) <= TOLERANCE * nominal + SLACK:
             return nominal
     return depth
 
@@ -81,9 +82,9 @@ def depth_group(top: float, bottom: float) -> str | None:
     of a layer belongs to the first group where it ends at 5 cm or above, otherwise to the group
     that holds its middle (or, with a middle above 5 cm, to the second).
     """
-    depth = bottom if bottom <= SURFACE_BOTTOM + _SLACK else (top + bottom) / 2
-    if bottom > SURFACE_BOTTOM + _SLACK:
-        depth = max(depth, SURFACE_BOTTOM + 2 * _SLACK)
+    depth = bottom if bottom <= SURFACE_BOTTOM + SLACK else (top + bottom) / 2
+    if bottom > SURFACE_BOTTOM + SLACK:
+        depth = max(depth, SURFACE_BOTTOM + 2 * SLACK)
     return next((group.name for group in DEPTH_GROUPS if group.holds(depth)), None)
 
 

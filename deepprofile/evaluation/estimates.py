@@ -228,10 +228,9 @@ def _weighted(
     used = np.flatnonzero(weights)
     if not used.size:
         return np.zeros((len(cells), values.shape[1]))
-    chosen = values[cells]
-    total = weights[used[0]] * chosen[..., used[0]].astype(np.float64)
+    total = weights[used[0]] * values[cells, :, used[0]].astype(np.float64)
     for part in used[1:]:
-        total += weights[part] * chosen[..., part].astype(np.float64)
+        total += weights[part] * values[cells, :, part].astype(np.float64)
     return np.asarray(total)
 
 

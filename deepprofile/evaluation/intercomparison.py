@@ -15,11 +15,9 @@ from numpy.typing import NDArray
 from deepprofile.evaluation.alignment import on_days
 from deepprofile.evaluation.estimates import Estimate, LayerEstimate, positions
 from deepprofile.evaluation.metrics import Statistics, accumulate, constant, finish
+from deepprofile.evaluation.summaries import MIN_CELLS, quartiles
+from deepprofile.evaluation.tables import MIN_DAYS
 
-MIN_DAYS = 30
-"""Common days that a cell and layer must have for its metrics."""
-MIN_CELLS = 10
-"""Cells below which a median is marked as resting on few."""
 BATCH = 64
 """Cells at a time."""
 METRICS = ("rmsd", "ubrmsd", "r", "bias")
@@ -181,10 +179,7 @@ def medians(table: pd.DataFrame, min_cells: int = MIN_CELLS) -> pd.DataFrame:
     groups = table.groupby(["estimate", "product", "top", "bottom"], sort=False)
     summary = pd.DataFrame({"n_cells": groups["rmsd"].count()})
     summary["n_cells_without"] = groups.size() - summary["n_cells"]
-    for metric in METRICS:
-        summary[metric] = groups[metric].median()
-        summary[f"{metric}_q25"] = groups[metric].quantile(0.25)
-        summary[f"{metric}_q75"] = groups[metric].quantile(0.75)
+    summary = summary.join(quartiles(groups, METRICS))
     summary["few_cells"] = summary["n_cells"] < min_cells
     return summary.reset_index()
 

@@ -5,9 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from deepprofile.evaluation.depths import overlap
-
-_SLACK = 1e-6  # metres
+from deepprofile.evaluation.depths import SLACK, overlap
 
 
 def request_weights(
@@ -38,18 +36,18 @@ def request_weights(
     tops, bottoms = np.asarray(layers, dtype=np.float64).reshape(-1, 2).T
     thickness = bottoms - tops
     if top == bottom:
-        holds = (tops < top - _SLACK) | (tops <= _SLACK)
-        holds &= top <= bottoms + _SLACK
+        holds = (tops < top - SLACK) | (tops <= SLACK)
+        holds &= top <= bottoms + SLACK
         return _only(np.where(holds, -thickness, -np.inf))
-    exact = (np.abs(tops - top) < _SLACK) & (np.abs(bottoms - bottom) < _SLACK)
+    exact = (np.abs(tops - top) < SLACK) & (np.abs(bottoms - bottom) < SLACK)
     if exact.any():
         return _only(np.where(exact, 1.0, -np.inf))
     inside = overlap(tops, bottoms, top, bottom)
     if _disjoint(tops, bottoms):
-        covered = abs(inside.sum() - (bottom - top)) < _SLACK
+        covered = abs(inside.sum() - (bottom - top)) < SLACK
         return inside / inside.sum() if covered else None
     share = inside / (thickness + (bottom - top) - inside)
-    return _only(np.where(inside > _SLACK, share, -np.inf))
+    return _only(np.where(inside > SLACK, share, -np.inf))
 
 
 def _only(score: NDArray[np.float64]) -> NDArray[np.float64] | None:
@@ -63,4 +61,4 @@ def _only(score: NDArray[np.float64]) -> NDArray[np.float64] | None:
 
 def _disjoint(tops: NDArray[np.float64], bottoms: NDArray[np.float64]) -> bool:
     order = np.argsort(tops)
-    return bool(np.all(tops[order][1:] >= bottoms[order][:-1] - _SLACK))
+    return bool(np.all(tops[order][1:] >= bottoms[order][:-1] - SLACK))

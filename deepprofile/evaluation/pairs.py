@@ -26,7 +26,7 @@ from deepprofile.evaluation.alignment import (
 )
 from deepprofile.evaluation.estimates import Estimate
 from deepprofile.evaluation.measuring import Columns, interval_reasons
-from deepprofile.evaluation.summaries import CELL, MIN_CELLS, in_order
+from deepprofile.evaluation.summaries import CELL, MIN_CELLS, in_order, quartiles
 from deepprofile.evaluation.tables import BATCH, LABELS, MIN_DAYS, long_table
 
 COMPARED = {"r": 1.0, "ubrmse": -1.0}
@@ -153,10 +153,7 @@ def summarise_pairs(
     summary = pd.DataFrame({"n_cells": groups["r_difference"].count()})
     summary["n_cells_without"] = groups.size() - summary["n_cells"]
     for metric in COMPARED:
-        column = f"{metric}_difference"
-        summary[column] = groups[column].median()
-        summary[f"{column}_q25"] = groups[column].quantile(0.25)
-        summary[f"{column}_q75"] = groups[column].quantile(0.75)
+        summary = summary.join(quartiles(groups, [f"{metric}_difference"]))
         summary[f"{metric}_cells_judged"] = groups[f"{metric}_{BETTER}"].count()
         for verdict in (BETTER, WORSE):
             summary[f"{metric}_{verdict}"] = groups[f"{metric}_{verdict}"].mean()

@@ -9,7 +9,7 @@ from deepprofile.evaluation.depths import COLUMN_GROUP, DEPTH_GROUPS
 from deepprofile.evaluation.figures import depth_groups, violins
 from deepprofile.evaluation.inputs import ReportInputs, absent
 from deepprofile.evaluation.style import label
-from deepprofile.evaluation.tables import MIN_CELLS, summarise
+from deepprofile.evaluation.summaries import MIN_CELLS, summarise
 
 REFERENCES = {"truth": "the known truth", "stations": "stations"}
 """What a reference is called in a sentence, the most telling one first."""

@@ -13,10 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import false_discovery_control, ttest_ind
 
-from deepprofile.evaluation.summaries import CELL, UNKNOWN, cell_means, class_names
+from deepprofile.evaluation.summaries import CELL, CLASS_CELLS, UNKNOWN, cell_means, class_names
 
-MIN_CELLS = 20
-"""Cells that a class needs, as in Zhu et al. (2026)."""
 KEYS = ("reference", "estimate", "group")
 """Columns within whose values classes are compared."""
 COLUMNS = (
@@ -27,7 +25,7 @@ Array = NDArray[np.float64]
 
 
 def class_sizes(
-    table: pd.DataFrame, by: str, *, keys: Sequence[str] = (), min_cells: int = MIN_CELLS
+    table: pd.DataFrame, by: str, *, keys: Sequence[str] = (), min_cells: int = CLASS_CELLS
 ) -> pd.DataFrame:
     """Number of cells of each class, and whether it is compared.
 
@@ -61,7 +59,7 @@ def compare_classes(
     metrics: Sequence[str],
     *,
     keys: Sequence[str] = KEYS,
-    min_cells: int = MIN_CELLS,
+    min_cells: int = CLASS_CELLS,
 ) -> pd.DataFrame:
     """Student's t-test of every pair of classes, with p-values corrected over all of them.
 

@@ -1,8 +1,10 @@
 """Summaries over cells: medians and quartiles of the long table by any of its columns."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
+from pandas.api.typing import DataFrameGroupBy
 
 from deepprofile.evaluation.depths import GROUP_NAMES
 
@@ -12,6 +14,8 @@ MEASURED = (*METRICS, "r_with_smap", *SHARES)
 """Columns of the long table that are averaged over the series of a cell."""
 MIN_CELLS = 10
 """Cells below which a summary is marked as resting on few."""
+CLASS_CELLS = 20
+"""Cells that a class needs to be compared with others, as in Zhu et al. (2026)."""
 UNKNOWN = "unknown"
 """Class of the cells that have none."""
 CELL = ("row", "column")
@@ -61,12 +65,7 @@ def summarise(
     summary["n_cells_without"] = groups.size() - summary["n_cells"]
     if "n_stations" in per_cell:
         summary["n_stations"] = groups["n_stations"].sum()
-    measured = groups[[metric for metric in METRICS if metric in per_cell]]
-    middle, low, high = measured.median(), measured.quantile(0.25), measured.quantile(0.75)
-    for metric in middle:
-        summary[metric] = middle[metric]
-        summary[f"{metric}_q25"] = low[metric]
-        summary[f"{metric}_q75"] = high[metric]
+    summary = summary.join(quartiles(groups, [name for name in METRICS if name in per_cell]))
     summary["share_won"] = groups["share_won"].mean()
     if "r_with_smap" in per_cell:
         summary["r_with_smap"] = groups["r_with_smap"].median()
@@ -81,7 +80,7 @@ def summarise_classes(
     by: Sequence[str],
     *,
     keys: Sequence[str] = ("reference", "group"),
-    min_cells: int = 20,
+    min_cells: int = CLASS_CELLS,
 ) -> pd.DataFrame:
     """Medians and quartiles for the classes of several columns, one below the other.
 
@@ -152,6 +151,16 @@ def cell_means(
     if "n_stations" in table:
         result["n_stations"] = cells["n_stations"].max()
     return result.reset_index()
+
+
+def quartiles(groups: "DataFrameGroupBy[Any, Any]", columns: Sequence[str]) -> pd.DataFrame:
+    """Of each column the median under its own name, and ``<column>_q25`` and ``<column>_q75``."""
+    chosen = groups[list(columns)]
+    middle, low, high = chosen.median(), chosen.quantile(0.25), chosen.quantile(0.75)
+    parts: dict[str, pd.Series] = {}
+    for name in columns:
+        parts |= {name: middle[name], f"{name}_q25": low[name], f"{name}_q75": high[name]}
+    return pd.DataFrame(parts)
 
 
 def class_names(values: pd.Series) -> pd.Series:

@@ -17,22 +17,8 @@ from deepprofile.evaluation.alignment import (
     in_threads,
 )
 from deepprofile.evaluation.estimates import Estimate
-from deepprofile.evaluation.measuring import LIMITED, WETTEST, Columns, Settings, measure
-from deepprofile.evaluation.summaries import METRICS, MIN_CELLS, SHARES, summarise
-
-__all__ = [
-    "COLUMNS",
-    "LABELS",
-    "LIMITED",
-    "LIMITS",
-    "METRICS",
-    "MIN_CELLS",
-    "MIN_DAYS",
-    "SHARES",
-    "WETTEST",
-    "evaluate",
-    "summarise",
-]
+from deepprofile.evaluation.measuring import LIMITED, Columns, Settings, measure
+from deepprofile.evaluation.summaries import METRICS, SHARES
 
 MIN_DAYS = 30
 """Common days that a series must have for its metrics to count."""

@@ -57,29 +57,6 @@ def draw(
     return np.random.default_rng(seed).random((-(-n_days // block_days), replicates))
 
 
-def block_starts(
-    first: int, last: int, draws: Array, block_days: int = BLOCK_DAYS
-) -> NDArray[np.int64]:
-    """First day of every block of every replicate of one series.
-
-    A replicate is as long as the series from its first to its last common day, rounded up to whole
-    blocks, and every block lies inside.
-
-    Args:
-        first: first day with a value.
-        last: last day with a value.
-        draws: from `draw`.
-        block_days: length of a block.
-
-    Returns:
-        Shape (replicates, blocks); no blocks at all where the series is too short for an interval.
-    """
-    span = last - first + 1
-    n_blocks = -(-span // block_days) if span >= MIN_BLOCKS * block_days else 0
-    offsets = np.floor(draws[:n_blocks] * (span - block_days + 1))
-    return np.asarray(first + offsets.astype(np.int64).T)
-
-
 def replicate_metrics(
     estimate: NDArray[np.floating],
     reference: NDArray[np.floating],
@@ -88,7 +65,11 @@ def replicate_metrics(
     block_days: int = BLOCK_DAYS,
     min_days: int = 2,
 ) -> Metrics:
-    """Metrics of every replicate of every series, its blocks as in `block_starts`.
+    """Metrics of every replicate of every series.
+
+    A replicate is as long as the series from its first to its last common day, rounded up to whole
+    blocks, and every block lies inside. There is none of a series that spans fewer than
+    :data:`MIN_BLOCKS` blocks.
 
     Args:
         estimate: shape (..., time), a value a calendar day, m³ m⁻³.

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +61,7 @@ def update(context: Context) -> list[Changes]:
 
 def _ingest_product(context: Context, name: str, land: NDArray[np.bool_]) -> Changes:
     work = find_work(context, PRODUCTS[name], land)
-    _report(context, name, [IngestResult(work.set_aside, {}, [], {}, [])])
+    _report(context, name, _merge([IngestResult(work.set_aside)]))
     if work.lost:
         context.console.print(
             f"  {name}: [yellow]granules are gone[/yellow] of {spans(work.lost)}, which stay "
@@ -95,7 +95,7 @@ def _ingest_product(context: Context, name: str, land: NDArray[np.bool_]) -> Cha
         snapshot = outcome.snapshot_id
         failed += outcome.failed
         results += outcome.results
-        _report(context, name, [result for _, result in outcome.results])
+        _report(context, name, _merge(result for _, result in outcome.results))
     return _changes(name, work, results, failed, snapshot)
 
 
@@ -107,9 +107,8 @@ def _changes(
     snapshot: str,
 ) -> Changes:
     counts, (added, remade) = summarise_news(work.news[job.key] for job, _ in results)
-    aside, _, _ = _merge([result for _, result in results])
-    unused = {item.url for item in work.set_aside} | set(aside)
-    kept = _kept_days(result for _, result in results)
+    found = _merge(result for _, result in results)
+    unused = {item.url for item in work.set_aside} | set(found.set_aside)
     return Changes(
         name,
         jobs=len(work.jobs),
@@ -118,9 +117,9 @@ def _changes(
         replaced=counts[Arrival.REPLACED],
         set_aside=len(unused),
         added=tuple(added),
-        remade=tuple(day for day in remade if day not in kept),
+        remade=tuple(day for day in remade if day not in found.kept_days),
         lost=work.lost,
-        kept=tuple(kept),
+        kept=tuple(found.kept_days),
         failed=tuple(failed),
         snapshot_id=snapshot,
     )
@@ -136,42 +135,51 @@ def _groups(jobs: Sequence[IngestJob], n_blocks: int) -> Iterator[list[IngestJob
 
 def _summarise(work: Work, results: list[tuple[Any, Any]], *, first: bool) -> dict[str, Any]:
     """What a commit notes of its jobs; the first one of a run names what the listing set aside."""
-    merged = _merge([result for _, result in results])
-    kept = _kept_days(result for _, result in results)
+    found = _merge(result for _, result in results)
     listed = work.set_aside if first else []
-    aside = {**{item.url: item.reason for item in listed}, **merged[0]}
+    aside = {**{item.url: item.reason for item in listed}, **found.set_aside}
+    kept = {str(day): _UNREADABLE for day in found.kept_days}
     return {
         "made_of": work.made_of(job for job, _ in results),
         "set_aside": [{"url": url, "reason": reason} for url, reason in aside.items()],
-        "out_of_range": merged[1],
-        "short_days": merged[2],
+        "out_of_range": found.out_of_range,
+        "short_days": found.short_days,
         "unread": work.unread_in(results),
-        **({"kept_days": {str(day): _UNREADABLE for day in kept}} if kept else {}),
+        **({"kept_days": kept} if kept else {}),
     }
 
 
-def _kept_days(results: Iterable[IngestResult]) -> list[date]:
-    return sorted({day for result in results for day in result.kept_days})
+class _Found(NamedTuple):
+    """What several jobs found amiss, see `IngestResult`; reasons by URL."""
+
+    set_aside: dict[str, str]
+    out_of_range: dict[str, int]
+    short_days: list[str]
+    kept_days: list[date]
 
 
-def _merge(results: Sequence[IngestResult]) -> tuple[dict[str, str], dict[str, int], list[str]]:
-    aside = {item.url: item.reason for result in results for item in result.set_aside}
-    counts: Counter[str] = Counter()
-    for result in results:
+def _merge(results: Iterable[IngestResult]) -> _Found:
+    found, counts = list(results), Counter[str]()
+    for result in found:
         counts.update(result.out_of_range)
-    return aside, dict(counts), sorted({day for result in results for day in result.short_days})
+    return _Found(
+        {item.url: item.reason for result in found for item in result.set_aside},
+        dict(counts),
+        sorted({day for result in found for day in result.short_days}),
+        sorted({day for result in found for day in result.kept_days}),
+    )
 
 
-def _report(context: Context, name: str, results: Sequence[IngestResult]) -> None:
+def _report(context: Context, name: str, found: _Found) -> None:
     """Say at the end of a group what was set aside and what was out of range."""
-    aside, counts, short = _merge(results)
-    lines = [f"[yellow]set aside[/yellow] {url}: {reason}" for url, reason in aside.items()]
-    if kept := _kept_days(results):
-        lines.append(f"[yellow]kept as published[/yellow]: {spans(kept)}, {_UNREADABLE}")
-    if short:
-        lines.append(f"[yellow]too few steps[/yellow] on {', '.join(short)}: missing")
-    if counts:
-        named = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+    lines = [f"[yellow]set aside[/yellow] {u}: {reason}" for u, reason in found.set_aside.items()]
+    if found.kept_days:
+        days = spans(found.kept_days)
+        lines.append(f"[yellow]kept as published[/yellow]: {days}, {_UNREADABLE}")
+    if found.short_days:
+        lines.append(f"[yellow]too few steps[/yellow] on {', '.join(found.short_days)}: missing")
+    if found.out_of_range:
+        named = ", ".join(f"{name} {n}" for name, n in sorted(found.out_of_range.items()))
         lines.append(f"[yellow]outside the valid range[/yellow], taken as missing: {named}")
     for line in lines:
         context.console.print(f"  {name}: {line}", highlight=False)

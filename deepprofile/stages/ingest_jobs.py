@@ -1,6 +1,6 @@
 """The jobs of the ingest stage: a block of a band of tile rows, read as far as it has changed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
@@ -100,10 +100,10 @@ class IngestResult:
     """
 
     set_aside: list[SetAside]
-    out_of_range: dict[str, int]
-    short_days: list[str]
-    unread: dict[int, int]
-    kept_days: list[date]
+    out_of_range: dict[str, int] = field(default_factory=dict)
+    short_days: list[str] = field(default_factory=list)
+    unread: dict[int, int] = field(default_factory=dict)
+    kept_days: list[date] = field(default_factory=list)
 
 
 def place_of(block: Block, band: Region) -> str:

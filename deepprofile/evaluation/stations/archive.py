@@ -17,7 +17,7 @@ from ismn.filehandlers import DataFile
 
 from deepprofile import places
 from deepprofile.evaluation.stations.classes import StationClasses, read_classes
-from deepprofile.evaluation.stations.daily import GOOD_FLAGS, MIN_FRACTION, Daily, to_daily
+from deepprofile.evaluation.stations.daily import GOOD_FLAGS, MIN_FRACTION, to_daily
 from deepprofile.evaluation.stations.members import DAMAGED, Members, opened
 from deepprofile.evaluation.stations.records import (
     NoCellError,
@@ -25,8 +25,8 @@ from deepprofile.evaluation.stations.records import (
     Sensor,
     SensorSeries,
     StationRecords,
-    cell_of,
     collect,
+    place_of,
 )
 
 _DATA_SUFFIX = ".stm"
@@ -200,9 +200,7 @@ def _read_sensor(
         values = pd.to_numeric(table["soil_moisture"]).to_numpy(dtype=np.float64)
         time = table.index.to_numpy()
         daily = to_daily(time, values, table["soil_moisture_flag"], flags, min_fraction)
-        return (
-            daily if isinstance(daily, str) else SensorSeries(_describe(file, name, daily), daily)
-        )
+        return daily if isinstance(daily, str) else SensorSeries(_describe(file, name), daily)
     except NoCellError as error:
         return str(error)
     except Exception as error:  # the parser of a third party on a bad file can raise anything
@@ -216,25 +214,18 @@ def _unreadable(error: Exception) -> str:
     return f"can't be read: {type(error).__name__}: {lines[-1]}"
 
 
-def _describe(file: DataFile, name: str, daily: Daily) -> Sensor:
+def _describe(file: DataFile, name: str) -> Sensor:
     meta = file.metadata
-    latitude = float(meta["latitude"].val)
-    longitude, row, column = cell_of(float(meta["longitude"].val), latitude)
+    place = place_of(float(meta["longitude"].val), float(meta["latitude"].val))
     depth = meta["instrument"].depth
     return Sensor(
         network=PurePosixPath(name).name.split("_")[1],
         station=str(meta["station"].val),
         instrument=str(meta["instrument"].val),
         path=name,
-        longitude=longitude,
-        latitude=latitude,
-        row=row,
-        column=column,
+        **place._asdict(),
         top=float(depth.start),
         bottom=float(depth.end),
-        usual_readings=daily.usual,
-        n_readings=daily.n_readings,
-        n_good=daily.n_good,
     )
 
 

@@ -21,7 +21,7 @@ class Daily(NamedTuple):
     Attributes:
         days: the days (UTC) from the first to the last reading, shape (time,).
         means: m³ m⁻³, NaN for a day with too few good readings, shape (time,).
-        usual: readings of a usual day, of any flag.
+        usual_readings: readings of a usual day, of any flag.
         n_readings: readings in all, each time counted once.
         n_good: readings whose flags are all good and whose value is possible.
         n_repeated: readings left out that repeat a time with the same value.
@@ -30,7 +30,7 @@ class Daily(NamedTuple):
 
     days: Days
     means: NDArray[np.float32]
-    usual: int
+    usual_readings: int
     n_readings: int
     n_good: int
     n_repeated: int

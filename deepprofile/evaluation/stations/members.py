@@ -5,6 +5,7 @@ Of a remote archive only the directory and the files that are asked for travel, 
 
 import zipfile
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -107,7 +108,7 @@ class _Folder:
         """Nothing: there is no copy."""
 
 
-class _Copies:
+class _Copies(ABC):
     """Files that are copied into a folder, one at a time."""
 
     def __init__(self, folder: Path) -> None:
@@ -124,8 +125,13 @@ class _Copies:
     def release(self, name: str) -> None:
         Path(places.inside(self._folder, name)).unlink(missing_ok=True)
 
+    @abstractmethod
     def content(self, name: str) -> bytes:
-        raise NotImplementedError
+        """The bytes of a file.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+        """
 
 
 class _Zip(_Copies):

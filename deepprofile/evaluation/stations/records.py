@@ -43,9 +43,6 @@ class Sensor:
         column: column of the 9 km cell.
         top: upper end of the depth that the sensor measures, metres.
         bottom: lower end, equal to ``top`` for a reading at a depth.
-        usual_readings: readings of a usual day, of any flag.
-        n_readings: readings in all.
-        n_good: readings whose flags are all good and whose value is possible.
         source: archive or table.
         land_cover: class of the station, see `deepprofile.evaluation.stations.classes`.
         climate: another.
@@ -62,9 +59,6 @@ class Sensor:
     column: int
     top: float
     bottom: float
-    usual_readings: int
-    n_readings: int
-    n_good: int
     source: str = ""
     land_cover: str = ""
     climate: str = ""
@@ -76,7 +70,9 @@ class StationRecords:
     """Daily means of sensors.
 
     Attributes:
-        sensors: a row per sensor with the fields of :class:`Sensor` as columns.
+        sensors: a row per sensor with the fields of :class:`Sensor` as columns, and of its
+            readings ``usual_readings``, ``n_readings`` and ``n_good``, see
+            :class:`~deepprofile.evaluation.stations.daily.Daily`.
         time: the days (UTC), regular, shape (time,).
         values: daily means in m³ m⁻³, float32, NaN where a day has too few good readings,
             shape (sensors, time).
@@ -102,8 +98,17 @@ class NoCellError(ValueError):
     """Coordinates that lie in no cell of the grid."""
 
 
-def cell_of(longitude: float, latitude: float) -> tuple[float, int, int]:
-    """Longitude between -180 and 180, row and column of the cell of a station.
+class Place(NamedTuple):
+    """Where a sensor lies, see :class:`Sensor`."""
+
+    longitude: float
+    latitude: float
+    row: int
+    column: int
+
+
+def place_of(longitude: float, latitude: float) -> Place:
+    """The place of a station and the cell that holds it.
 
     Args:
         longitude: degrees east, -180 to 180 or 0 to 360.
@@ -123,7 +128,7 @@ def cell_of(longitude: float, latitude: float) -> tuple[float, int, int]:
     row, column = (int(index) for index in grid.cell_index(longitude, latitude))
     if row < 0:
         raise NoCellError(f"{where} lie in no cell: the grid ends at 85.04 degrees north and south")
-    return (longitude - 360.0 if longitude > 180.0 else longitude), row, column
+    return Place(longitude - 360.0 if longitude > 180.0 else longitude, latitude, row, column)
 
 
 def collect(
@@ -142,8 +147,13 @@ def collect(
         start: first day to keep; the first of all by default.
         stop: day after the last one to keep.
     """
-    columns = list(Sensor.__dataclass_fields__)
-    sensors = pd.DataFrame([asdict(sensor) for sensor, _ in series], columns=columns)
+    readings = ("usual_readings", "n_readings", "n_good")
+    rows = [
+        asdict(sensor) | {name: getattr(daily, name) for name in readings}
+        for sensor, daily in series
+    ]
+    columns = [*Sensor.__dataclass_fields__, *readings]
+    sensors = pd.DataFrame(rows, columns=columns)
     notes = notes + [f"{s.path}: {remark}" for s, daily in series for remark in daily.remarks]
     time = all_days([daily.days for _, daily in series], start, stop)
     values = np.full((len(series), time.size), np.nan, dtype=np.float32)

@@ -19,15 +19,16 @@ from deepprofile.evaluation.stations.columns import (
     TableError,
     read_columns,
 )
-from deepprofile.evaluation.stations.daily import GOOD_FLAGS, MIN_FRACTION, Daily, to_daily
+from deepprofile.evaluation.stations.daily import GOOD_FLAGS, MIN_FRACTION, to_daily
 from deepprofile.evaluation.stations.records import (
     NoCellError,
+    Place,
     Rejected,
     Sensor,
     SensorSeries,
     StationRecords,
-    cell_of,
     collect,
+    place_of,
 )
 
 DEEPEST = 3.0
@@ -185,22 +186,21 @@ def _series(
 ) -> SensorSeries | str:
     columns = part.columns
     try:
-        longitude, latitude, row, column = _place(columns)
+        place = _place(columns)
     except NoCellError as error:
         return str(error)
     found = None if columns.flag is None else pd.Series(columns.flag)
     daily = to_daily(columns.time, columns.value, found, flags, min_fraction)
     if isinstance(daily, str):
         return daily if found is None else f"{daily}. {_FLAG_ADVICE}"
-    return SensorSeries(
-        _sensor(part.key, name, source, (longitude, latitude), (row, column), daily), daily
-    )
+    own = {**part.key._asdict(), **place._asdict()}
+    return SensorSeries(Sensor(path=name, source=source, **own), daily)
 
 
 _FLAG_ADVICE = "Name the good ones in ground_truth.good_flags, or leave the column flag out"
 
 
-def _place(columns: Columns) -> tuple[float, float, int, int]:
+def _place(columns: Columns) -> Place:
     pairs = np.stack([columns.longitude, columns.latitude], axis=1)
     known = np.unique(pairs[np.isfinite(pairs).all(axis=1)], axis=0)
     if not len(known):
@@ -210,32 +210,4 @@ def _place(columns: Columns) -> tuple[float, float, int, int]:
         raise NoCellError(
             f"{len(known)} different places (longitude latitude {some}): expected one for a sensor"
         )
-    latitude = float(known[0, 1])
-    longitude, row, column = cell_of(float(known[0, 0]), latitude)
-    return longitude, latitude, row, column
-
-
-def _sensor(
-    key: _Key,
-    name: str,
-    source: str,
-    place: tuple[float, float],
-    cell: tuple[int, int],
-    daily: Daily,
-) -> Sensor:
-    return Sensor(
-        network=key.network,
-        station=key.station,
-        instrument=key.instrument,
-        path=name,
-        longitude=place[0],
-        latitude=place[1],
-        row=cell[0],
-        column=cell[1],
-        top=key.top,
-        bottom=key.bottom,
-        usual_readings=daily.usual,
-        n_readings=daily.n_readings,
-        n_good=daily.n_good,
-        source=source,
-    )
+    return place_of(*known[0].tolist())
