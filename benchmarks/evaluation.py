@@ -15,19 +15,19 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from deepprofile.evaluation.climatology import Climatology
-from deepprofile.evaluation.depths import DEPTH_GROUPS, compared_bounds
-from deepprofile.evaluation.estimates import (
+from deepprofile.evaluation.estimates.base import (
     Estimate,
     LayerEstimate,
     MeanEstimate,
     ProfileEstimate,
 )
-from deepprofile.evaluation.intercomparison import intercompare, medians
-from deepprofile.evaluation.pairs import paired
-from deepprofile.evaluation.reference import build_reference
-from deepprofile.evaluation.summaries import summarise
-from deepprofile.evaluation.tables import evaluate
+from deepprofile.evaluation.estimates.climatology import Climatology
+from deepprofile.evaluation.reference.depths import DEPTH_GROUPS, compared_bounds
+from deepprofile.evaluation.reference.series import build_reference
+from deepprofile.evaluation.skill.intercomparison import intercompare, medians
+from deepprofile.evaluation.skill.pairs import paired
+from deepprofile.evaluation.skill.summaries import summarise
+from deepprofile.evaluation.skill.tables import evaluate
 
 Result = TypeVar("Result")
 TIME = np.arange("2015-04-01", "2025-04-01", dtype="datetime64[D]")

@@ -26,7 +26,7 @@ from ismn.filehandlers import DataFile
 from rich.console import Console
 
 from deepprofile.cluster import LocalSpec
-from deepprofile.evaluation.ground_truth import ground_truth
+from deepprofile.evaluation.reference.ground_truth import ground_truth
 from deepprofile.evaluation.stations import list_sensors, merge_records, read_sensors
 from deepprofile.recipe import Recipe
 from deepprofile.stages import Context

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from deepprofile.evaluation.estimates import Estimate, LayerEstimate
-from deepprofile.evaluation.reference import build_reference
+from deepprofile.evaluation.estimates.base import Estimate, LayerEstimate
+from deepprofile.evaluation.reference.series import build_reference
 
 TIME = np.datetime64("2018-01-01") + np.arange(500)
 

@@ -5,7 +5,7 @@ import pytest
 from collocation_series import three_series
 
 from deepprofile.collocation import MARGIN_DAYS, accumulate, anomalies, finish
-from deepprofile.evaluation import metrics
+from deepprofile.evaluation.skill import metrics
 
 
 def plain_anomalies(values, window, min_days):

@@ -6,8 +6,8 @@ import xarray as xr
 
 from deepprofile import grid
 from deepprofile.collocation import Flag, flag_attributes
-from deepprofile.evaluation.collocation_maps import collocation_maps
-from deepprofile.evaluation.style import image
+from deepprofile.evaluation.figures.collocation_maps import collocation_maps
+from deepprofile.evaluation.figures.style import image
 from deepprofile.stages.collocate_summary import _coarse
 
 PRODUCTS = ("smap_l4", "era5_land", "gldas")

@@ -7,9 +7,9 @@ from evaluation_support import TIME, column_estimate, reference_at
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deepprofile.evaluation.climatology import Climatology
-from deepprofile.evaluation.summaries import METRICS
-from deepprofile.evaluation.tables import evaluate
+from deepprofile.evaluation.estimates.climatology import Climatology
+from deepprofile.evaluation.skill.summaries import METRICS
+from deepprofile.evaluation.skill.tables import evaluate
 
 N = 60
 

@@ -5,21 +5,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deepprofile.evaluation.depths import (
+from deepprofile.evaluation.estimates.base import (
+    LayerEstimate,
+    MeanEstimate,
+    ProfileEstimate,
+    positions,
+)
+from deepprofile.evaluation.estimates.layers import request_weights
+from deepprofile.evaluation.reference.depths import (
     DEPTH_GROUPS,
     column_weights,
     compared_bounds,
     depth_group,
     nominal_depth,
 )
-from deepprofile.evaluation.estimates import (
-    LayerEstimate,
-    MeanEstimate,
-    ProfileEstimate,
-    positions,
-)
-from deepprofile.evaluation.layers import request_weights
-from deepprofile.evaluation.reference import truth_reference
+from deepprofile.evaluation.reference.series import truth_reference
 
 SMAP = [(0.0, 0.05), (0.0, 1.0)]
 ERA5 = [(0.0, 0.07), (0.07, 0.28), (0.28, 1.0)]

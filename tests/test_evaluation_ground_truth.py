@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from station_support import SensorFile, hourly, records, series_of, write_folder
 
 from deepprofile import grid
-from deepprofile.evaluation.depths import column_weights
-from deepprofile.evaluation.ground_truth import fixed_set, ground_truth, not_grouped
-from deepprofile.evaluation.reference import cell_table, label_cells
+from deepprofile.evaluation.reference.depths import column_weights
+from deepprofile.evaluation.reference.ground_truth import fixed_set, ground_truth, not_grouped
+from deepprofile.evaluation.reference.series import cell_table, label_cells
 from deepprofile.evaluation.stations import read_archive
 
 

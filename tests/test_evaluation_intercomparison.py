@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deepprofile.evaluation.estimates import LayerEstimate, ProfileEstimate
-from deepprofile.evaluation.intercomparison import COLUMNS, METRICS, intercompare, medians
+from deepprofile.evaluation.estimates.base import LayerEstimate, ProfileEstimate
+from deepprofile.evaluation.skill.intercomparison import COLUMNS, METRICS, intercompare, medians
 
 TIME = np.datetime64("2020-01-01") + np.arange(90)
 ROW, COLUMN = np.arange(40, 46), np.full(6, 3)

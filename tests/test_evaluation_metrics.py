@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytesmo import metrics as oracle
 
-from deepprofile.evaluation.metrics import accumulate, anomalies, compare, constant, finish
+from deepprofile.evaluation.skill.metrics import accumulate, anomalies, compare, constant, finish
 
 
 def series(seed: int, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from evaluation_support import TIME, block_starts, column_estimate, memory_noise, reference_at
 
-from deepprofile.evaluation.pairs import paired, summarise_pairs
-from deepprofile.evaluation.uncertainty import draw
+from deepprofile.evaluation.skill.pairs import paired, summarise_pairs
+from deepprofile.evaluation.skill.uncertainty import draw
 
 N_CELLS, N_DAYS = 5, 480
 

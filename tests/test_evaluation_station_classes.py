@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from station_support import SensorFile, daily, records, write_folder, write_zip
 
-from deepprofile.evaluation.ground_truth import ground_truth
-from deepprofile.evaluation.reference import cell_table
+from deepprofile.evaluation.reference.ground_truth import ground_truth
+from deepprofile.evaluation.reference.series import cell_table
 from deepprofile.evaluation.stations import cell_labels, merge_records, read_archive, usda_texture
 
 CLIMATES = {"A": "Cfa", "B": "Csa", "C": "Cfa"}

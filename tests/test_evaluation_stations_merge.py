@@ -9,7 +9,7 @@ import pytest
 from station_support import LONGITUDE, SensorFile, daily, hourly, write_folder, write_zip
 
 from deepprofile import places
-from deepprofile.evaluation.ground_truth import ground_truth
+from deepprofile.evaluation.reference.ground_truth import ground_truth
 from deepprofile.evaluation.stations import (
     list_sensors,
     merge_records,

@@ -11,8 +11,8 @@ from ismn.const import LANDCOVER
 from ismn.filehandlers import StaticMetaFile
 from station_support import series_of
 
-from deepprofile.evaluation.ground_truth import ground_truth, not_grouped
-from deepprofile.evaluation.reference import cell_table
+from deepprofile.evaluation.reference.ground_truth import ground_truth, not_grouped
+from deepprofile.evaluation.reference.series import cell_table
 from deepprofile.evaluation.stations import (
     list_sensors,
     merge_records,

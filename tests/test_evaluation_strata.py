@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from deepprofile.evaluation.strata import CONSTANT, class_sizes, compare_classes
-from deepprofile.evaluation.summaries import missing_metrics, summarise, summarise_classes
+from deepprofile.evaluation.skill.strata import CONSTANT, class_sizes, compare_classes
+from deepprofile.evaluation.skill.summaries import missing_metrics, summarise, summarise_classes
 
 
 def cells(n=90, seed=0):

@@ -7,14 +7,14 @@ import xarray as xr
 from evaluation_support import column_estimate, memory_noise, reference_at
 from scipy import stats
 
-from deepprofile.evaluation.depths import GROUP_NAMES
-from deepprofile.evaluation.estimates import LayerEstimate, MeanEstimate, ProfileEstimate
-from deepprofile.evaluation.measuring import LIMITED
-from deepprofile.evaluation.metrics import compare
-from deepprofile.evaluation.reference import label_cells, truth_reference
-from deepprofile.evaluation.summaries import summarise
-from deepprofile.evaluation.tables import COLUMNS, LABELS, LIMITS, evaluate
-from deepprofile.evaluation.uncertainty import draw, interval, replicate_metrics
+from deepprofile.evaluation.estimates.base import LayerEstimate, MeanEstimate, ProfileEstimate
+from deepprofile.evaluation.reference.depths import GROUP_NAMES
+from deepprofile.evaluation.reference.series import label_cells, truth_reference
+from deepprofile.evaluation.skill.measuring import LIMITED
+from deepprofile.evaluation.skill.metrics import compare
+from deepprofile.evaluation.skill.summaries import summarise
+from deepprofile.evaluation.skill.tables import COLUMNS, LABELS, LIMITS, evaluate
+from deepprofile.evaluation.skill.uncertainty import draw, interval, replicate_metrics
 
 N_CELLS, N_DAYS = 7, 120
 TIME = np.datetime64("2020-01-01") + np.arange(N_DAYS)

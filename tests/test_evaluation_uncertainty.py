@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from deepprofile.evaluation.climatology import Climatology, other_years_mean
-from deepprofile.evaluation.metrics import compare
-from deepprofile.evaluation.ranks import spearman
-from deepprofile.evaluation.reference import build_reference
-from deepprofile.evaluation.uncertainty import (
+from deepprofile.evaluation.estimates.climatology import Climatology, other_years_mean
+from deepprofile.evaluation.reference.series import build_reference
+from deepprofile.evaluation.skill.metrics import compare
+from deepprofile.evaluation.skill.ranks import spearman
+from deepprofile.evaluation.skill.uncertainty import (
     draw,
     interval,
     replicate_metrics,

@@ -12,8 +12,8 @@ from fault_support import threads
 from test_train_stage import CELLS, N_DAYS, WINDOW, arrays, context_of
 
 from deepprofile.documents import RecipeError
-from deepprofile.evaluation.reference import build_reference
-from deepprofile.evaluation.style import image
+from deepprofile.evaluation.figures.style import image
+from deepprofile.evaluation.reference.series import build_reference
 from deepprofile.experiments import work
 from deepprofile.experiments.definition import load_experiment
 from deepprofile.experiments.figures import FIGURES

@@ -14,7 +14,8 @@ from test_stages import RECIPE
 
 import deepprofile as dp
 from deepprofile import places
-from deepprofile.evaluation import report, sections
+from deepprofile.evaluation.report import page as report
+from deepprofile.evaluation.report import sections
 from deepprofile.recipe import load_recipe
 from deepprofile.stages import Context, chain, evaluate, synthesize
 from deepprofile.stages.cell_table import read_cell_table

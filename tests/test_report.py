@@ -17,11 +17,13 @@ from pyproj import Transformer
 from rich.console import Console
 
 from deepprofile import grid
-from deepprofile.evaluation import figures, findings, maps, style, weights
-from deepprofile.evaluation.blocks import plain_table, results_table
-from deepprofile.evaluation.figures import ExampleProfile
-from deepprofile.evaluation.report import ReportInputs, console_table, write_report
-from deepprofile.evaluation.summaries import summarise
+from deepprofile.evaluation.figures import maps, style, weights
+from deepprofile.evaluation.figures import plots as figures
+from deepprofile.evaluation.figures.plots import ExampleProfile
+from deepprofile.evaluation.report import findings
+from deepprofile.evaluation.report.blocks import plain_table, results_table
+from deepprofile.evaluation.report.page import ReportInputs, console_table, write_report
+from deepprofile.evaluation.skill.summaries import summarise
 from deepprofile.profile import Layer
 
 PRODUCTS = ["smap_l4", "era5_land", "gldas"]

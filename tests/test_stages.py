@@ -11,7 +11,7 @@ import yaml
 from rich.console import Console
 
 import deepprofile as dp
-from deepprofile.evaluation.reference import cell_table
+from deepprofile.evaluation.reference.series import cell_table
 from deepprofile.model.flags import Flag
 from deepprofile.model.io import read_description
 from deepprofile.model.prediction import predict_windows

@@ -9,7 +9,7 @@ import xarray as xr
 from rich.console import Console
 from station_support import SensorFile, write_folder, write_zip
 
-from deepprofile.evaluation.ground_truth import ground_truth
+from deepprofile.evaluation.reference.ground_truth import ground_truth
 from deepprofile.evaluation.stations import merge_records, read_archive, read_table
 from deepprofile.recipe import Recipe
 from deepprofile.stages import Context, StageError, stations

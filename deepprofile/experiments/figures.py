@@ -8,8 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from deepprofile.evaluation.depths import GROUP_NAMES
-from deepprofile.evaluation.style import heading, new_figure, tidy
+from deepprofile.evaluation.figures.style import heading, new_figure, tidy
+from deepprofile.evaluation.reference.depths import GROUP_NAMES
 from deepprofile.experiments.results import Results, main_n
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

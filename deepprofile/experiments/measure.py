@@ -7,8 +7,8 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from deepprofile.evaluation.estimates import ProfileEstimate
-from deepprofile.evaluation.tables import evaluate
+from deepprofile.evaluation.estimates.base import ProfileEstimate
+from deepprofile.evaluation.skill.tables import evaluate
 from deepprofile.model.gaps import fill_gaps
 from deepprofile.model.network import DeepProfile
 from deepprofile.model.sliding import sliding_coefficients
@@ -78,7 +78,7 @@ def skill(
         samples: the cube of samples.
         held: positions of the cells of the profiles in it.
         coefficients: (cells, days, n) on its last days.
-        references: by name, see `deepprofile.evaluation.reference`.
+        references: by name, see `deepprofile.evaluation.reference.series`.
         min_days: common days that a series needs.
 
     Returns:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from deepprofile import places
-from deepprofile.evaluation.depths import GROUP_NAMES
+from deepprofile.evaluation.reference.depths import GROUP_NAMES
 from deepprofile.experiments.definition import Run
 from deepprofile.experiments.work import COEFFICIENTS, MODEL, SKILL
 from deepprofile.model.configuration import SMOOTHNESS

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from deepprofile import places
-from deepprofile.evaluation.style import image
+from deepprofile.evaluation.figures.style import image
 from deepprofile.experiments.definition import Experiment
 from deepprofile.experiments.figures import FIGURES
 from deepprofile.experiments.results import Results, findings, gather

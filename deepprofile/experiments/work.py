@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from deepprofile import places
 from deepprofile.cluster import cores
-from deepprofile.evaluation.estimates import cell_keys, positions
+from deepprofile.evaluation.estimates.base import cell_keys, positions
 from deepprofile.experiments.definition import Run
 from deepprofile.experiments.measure import held_out_coefficients, skill, spread
 from deepprofile.model.io import load_model

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from deepprofile import places
 from deepprofile.collocation import flag_attributes, median_weights
 from deepprofile.collocation.statistics import N_STATISTICS
-from deepprofile.evaluation.collocation_maps import collocation_maps
-from deepprofile.evaluation.style import image
+from deepprofile.evaluation.figures.collocation_maps import collocation_maps
+from deepprofile.evaluation.figures.style import image
 from deepprofile.products import PRODUCTS
 from deepprofile.recipe import Recipe
 from deepprofile.stages.collocate_columns import AHEAD

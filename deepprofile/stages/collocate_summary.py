@@ -39,7 +39,7 @@ class Summary:
         bootstrapped: valid cells with a sampling error.
         error_variance_std: median of sampling error over error variance, by product.
         weight_std: median of sampling error over weight, by product.
-        fields: what `deepprofile.evaluation.collocation_maps` draws.
+        fields: what `deepprofile.evaluation.figures.collocation_maps` draws.
     """
 
     products: list[str]

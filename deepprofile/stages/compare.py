@@ -8,14 +8,14 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from deepprofile.evaluation.estimates import (
+from deepprofile.evaluation.estimates.base import (
     Estimate,
     LayerEstimate,
     MeanEstimate,
     ProfileEstimate,
 )
-from deepprofile.evaluation.reference import label_cells, truth_reference
-from deepprofile.evaluation.tables import evaluate
+from deepprofile.evaluation.reference.series import label_cells, truth_reference
+from deepprofile.evaluation.skill.tables import evaluate
 from deepprofile.stages.stations import open_ground_truth
 from deepprofile.store import layers_of, open_cube, read_cells
 from deepprofile.store.layout import TILE_COLUMNS, TILE_ROWS, Tile
@@ -115,7 +115,7 @@ def _product(
 def read_references(
     ground_truth: str, truth: str, chosen: Callable[[xr.Dataset], NDArray[np.intp]]
 ) -> dict[str, xr.Dataset]:
-    """References of some cells, see `deepprofile.evaluation.reference`, by name.
+    """References of some cells, see `deepprofile.evaluation.reference.series`, by name.
 
     Args:
         ground_truth: URL of the stations' ground truth; empty for none.

@@ -3,8 +3,8 @@
 import pandas as pd
 
 from deepprofile import places
-from deepprofile.evaluation.report import console_table, write_report
-from deepprofile.evaluation.summaries import summarise
+from deepprofile.evaluation.report.page import console_table, write_report
+from deepprofile.evaluation.skill.summaries import summarise
 from deepprofile.products import PRODUCTS
 from deepprofile.progress import meter
 from deepprofile.recipe import Recipe

@@ -5,7 +5,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from deepprofile.evaluation.figures import ExampleProfile
+from deepprofile.evaluation.figures.plots import ExampleProfile
 from deepprofile.profile import MAX_DEPTH, Layer, layer_matrix
 from deepprofile.stages.compare import chosen_cells
 from deepprofile.stages.context import Context

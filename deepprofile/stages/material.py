@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from deepprofile.evaluation.inputs import ReportInputs
-from deepprofile.evaluation.summaries import SHARES
+from deepprofile.evaluation.report.inputs import ReportInputs
+from deepprofile.evaluation.skill.summaries import SHARES
 from deepprofile.model.flags import Flag
 from deepprofile.stages.context import Context
 from deepprofile.stages.examples import example_profiles

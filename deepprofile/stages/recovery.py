@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from deepprofile.collocation import Flag, column_mean
-from deepprofile.evaluation.estimates import positions
+from deepprofile.evaluation.estimates.base import positions
 from deepprofile.stages.context import Context
 from deepprofile.store import layers_of, open_cube, read_cells
 from deepprofile.synthetic import read_truth, truth_layer

@@ -12,8 +12,8 @@ import zarr
 from rich.markup import escape
 
 from deepprofile import places
-from deepprofile.evaluation.ground_truth import ground_truth, not_grouped
-from deepprofile.evaluation.reference import cell_table
+from deepprofile.evaluation.reference.ground_truth import ground_truth, not_grouped
+from deepprofile.evaluation.reference.series import cell_table
 from deepprofile.evaluation.stations import (
     Rejected,
     StationRecords,
@@ -86,7 +86,7 @@ def prepare_ground_truth(context: Context) -> pd.DataFrame:
 
 
 def open_ground_truth(url: str) -> xr.Dataset:
-    """The ground truth, see `deepprofile.evaluation.ground_truth`; read where it is indexed."""
+    """The ground truth, see `evaluation.reference.ground_truth`; read where it is indexed."""
     dataset: xr.Dataset = xr.open_zarr(
         places.zarr_store(url), chunks=None, consolidated=False, zarr_format=3
     )

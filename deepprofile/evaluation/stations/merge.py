@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from deepprofile.evaluation.depths import nominal_depth
+from deepprofile.evaluation.reference.depths import nominal_depth
 from deepprofile.evaluation.stations.records import Rejected, StationRecords, all_days
 
 _STATION = ["network", "station"]

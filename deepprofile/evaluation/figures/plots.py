@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from deepprofile.evaluation.depths import GROUP_NAMES
-from deepprofile.evaluation.style import (
+from deepprofile.evaluation.figures.style import (
     MUTED,
     SOIL_MOISTURE_LABEL,
     colours,
@@ -23,6 +22,7 @@ from deepprofile.evaluation.style import (
     new_figure,
     tidy,
 )
+from deepprofile.evaluation.reference.depths import GROUP_NAMES
 from deepprofile.profile import MAX_DEPTH, Layer, depth_matrix
 
 LOSS_TERMS = {

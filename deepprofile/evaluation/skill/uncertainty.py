@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from deepprofile.evaluation import kernels
-from deepprofile.evaluation.metrics import OFFSET, Metrics, Statistics, finish, flat_series
+from deepprofile.evaluation.skill import kernels
+from deepprofile.evaluation.skill.metrics import OFFSET, Metrics, Statistics, finish, flat_series
 
 Array = NDArray[np.float64]
 BLOCK_DAYS = 60

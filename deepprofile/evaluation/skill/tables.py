@@ -7,8 +7,9 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from deepprofile.evaluation import uncertainty
-from deepprofile.evaluation.alignment import (
+from deepprofile.evaluation.estimates.base import Estimate
+from deepprofile.evaluation.skill import uncertainty
+from deepprofile.evaluation.skill.alignment import (
     align,
     batches,
     calendar,
@@ -16,9 +17,8 @@ from deepprofile.evaluation.alignment import (
     distinct_names,
     in_threads,
 )
-from deepprofile.evaluation.estimates import Estimate
-from deepprofile.evaluation.measuring import LIMITED, Columns, Settings, measure
-from deepprofile.evaluation.summaries import METRICS, SHARES
+from deepprofile.evaluation.skill.measuring import LIMITED, Columns, Settings, measure
+from deepprofile.evaluation.skill.summaries import METRICS, SHARES
 
 MIN_DAYS = 30
 """Common days that a series must have for its metrics to count."""
@@ -54,12 +54,12 @@ def evaluate(
 
     A series is compared on the days on which the reference and *all* estimates that take part
     have a value, so that no estimate gains from easier days. An estimate takes no part in a series
-    where it would leave too few days, see :func:`~deepprofile.evaluation.alignment.common_days`.
+    where it would leave too few days, see :func:`~.alignment.common_days`.
     One that does not cover a depth has no line for it.
 
     Args:
         estimates: estimates with distinct names.
-        reference: see :mod:`deepprofile.evaluation.reference`.
+        reference: see :mod:`deepprofile.evaluation.reference.series`.
         name: name of the reference in the table, such as ``"stations"``.
         smap: name of the estimate with which the others are correlated in ``r_with_smap``.
         min_days: common days below which the metrics of a series are NaN (``n`` stays).

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from deepprofile.evaluation.estimates import Estimate, cell_keys, positions
+from deepprofile.evaluation.estimates.base import Estimate, cell_keys, positions
 
 YIELD_SHARE = 0.5
 """Share of the others' common days that a yielding estimate must leave them to take part."""

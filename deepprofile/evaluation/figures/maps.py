@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from deepprofile import grid
-from deepprofile.evaluation.style import (
+from deepprofile.evaluation.figures.style import (
     NO_DATA,
     SOIL_MOISTURE_LABEL,
     heading,

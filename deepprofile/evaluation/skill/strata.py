@@ -13,7 +13,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import false_discovery_control, ttest_ind
 
-from deepprofile.evaluation.summaries import CELL, CLASS_CELLS, UNKNOWN, cell_means, class_names
+from deepprofile.evaluation.skill.summaries import (
+    CELL,
+    CLASS_CELLS,
+    UNKNOWN,
+    cell_means,
+    class_names,
+)
 
 KEYS = ("reference", "estimate", "group")
 """Columns within whose values classes are compared."""

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from deepprofile.evaluation import kernels
+from deepprofile.evaluation.skill import kernels
 
 Array = NDArray[np.float64]
 

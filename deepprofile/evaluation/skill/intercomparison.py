@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from deepprofile.evaluation.alignment import on_days
-from deepprofile.evaluation.estimates import Estimate, LayerEstimate, positions
-from deepprofile.evaluation.metrics import Statistics, accumulate, constant, finish
-from deepprofile.evaluation.summaries import MIN_CELLS, quartiles
-from deepprofile.evaluation.tables import MIN_DAYS
+from deepprofile.evaluation.estimates.base import Estimate, LayerEstimate, positions
+from deepprofile.evaluation.skill.alignment import on_days
+from deepprofile.evaluation.skill.metrics import Statistics, accumulate, constant, finish
+from deepprofile.evaluation.skill.summaries import MIN_CELLS, quartiles
+from deepprofile.evaluation.skill.tables import MIN_DAYS
 
 BATCH = 64
 """Cells at a time."""

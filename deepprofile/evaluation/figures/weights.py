@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from deepprofile.evaluation.maps import colour_bar, frame_map, show, used_window
-from deepprofile.evaluation.style import heading, in_words, label, new_figure
+from deepprofile.evaluation.figures.maps import colour_bar, frame_map, show, used_window
+from deepprofile.evaluation.figures.style import heading, in_words, label, new_figure
 
 MARKERS = ("x", "o", "^", "s", "D", "v", "P", "*")
 """One for each reason for which a cell has no valid collocation."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from deepprofile.evaluation.depths import SLACK, overlap
+from deepprofile.evaluation.reference.depths import SLACK, overlap
 
 
 def request_weights(

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 from pandas.api.typing import DataFrameGroupBy
 
-from deepprofile.evaluation.depths import GROUP_NAMES
+from deepprofile.evaluation.reference.depths import GROUP_NAMES
 
 METRICS = ("bias", "r", "rmse", "ubrmse", "anomaly_r", "spearman", "kge")
 SHARES = ("share_below_0", "share_above_06")
@@ -38,7 +38,7 @@ def summarise(
     A cell with several depths in one group counts once, with the mean of its series.
 
     Args:
-        table: the long table of :func:`~deepprofile.evaluation.tables.evaluate`, or several in
+        table: the long table of :func:`~.tables.evaluate`, or several in
             one. Of the measured columns only ``r`` and ``rmse`` must be there.
         by: columns that make a stratum.
         min_cells: cells below which a line is marked in ``few_cells``.

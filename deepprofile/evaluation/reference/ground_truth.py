@@ -8,8 +8,8 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from deepprofile.evaluation import depths
-from deepprofile.evaluation.reference import CELL, Counts, Values, build_reference
+from deepprofile.evaluation.reference import depths
+from deepprofile.evaluation.reference.series import CELL, Counts, Values, build_reference
 from deepprofile.evaluation.stations import LABELS, StationRecords, cell_labels
 
 MIN_DAYS = 180
@@ -74,7 +74,7 @@ def ground_truth(
         core_stations: working stations of a core cell.
 
     Returns:
-        A reference, see :mod:`deepprofile.evaluation.reference`; ``n_working`` is the cell's
+        A reference, see :mod:`deepprofile.evaluation.reference.series`; ``n_working`` is the cell's
         number of working stations, ``network`` names those of all its stations, ``land_cover``,
         ``climate`` and ``texture`` are those of most of them. The attributes say by which rules
         series are made and compared. Series without any valid day are left out.

@@ -9,9 +9,9 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from deepprofile.evaluation.figures import depth_groups
-from deepprofile.evaluation.style import label
-from deepprofile.evaluation.weights import VALID, flag_reasons, shown_cells
+from deepprofile.evaluation.figures.plots import depth_groups
+from deepprofile.evaluation.figures.style import label
+from deepprofile.evaluation.figures.weights import VALID, flag_reasons, shown_cells
 
 DOMINANT = 0.9
 """A cell with a weight above this rests on one product."""

@@ -13,8 +13,8 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from deepprofile import grid
-from deepprofile.evaluation.maps import frame_map, used_window
-from deepprofile.evaluation.style import NO_DATA, heading, in_words, label
+from deepprofile.evaluation.figures.maps import frame_map, used_window
+from deepprofile.evaluation.figures.style import NO_DATA, heading, in_words, label
 
 VALID = 0
 VALID_COLOUR = "#DDE5EE"

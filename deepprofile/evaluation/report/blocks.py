@@ -10,8 +10,8 @@ from typing import Literal
 import pandas as pd
 from matplotlib.figure import Figure
 
-from deepprofile.evaluation.findings import RESULT, columns_of, group_lines
-from deepprofile.evaluation.style import LABELS, image, label
+from deepprofile.evaluation.figures.style import LABELS, image, label
+from deepprofile.evaluation.report.findings import RESULT, columns_of, group_lines
 
 MAX_ROWS = 200
 """Longer lists are cut in the report, which says how many rows are left out."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 import xarray as xr
 
-from deepprofile.evaluation.figures import ExampleProfile
+from deepprofile.evaluation.figures.plots import ExampleProfile
 
 
 @dataclass(frozen=True)

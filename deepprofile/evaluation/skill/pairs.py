@@ -13,8 +13,9 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from deepprofile.evaluation import metrics, uncertainty
-from deepprofile.evaluation.alignment import (
+from deepprofile.evaluation.estimates.base import Estimate
+from deepprofile.evaluation.skill import metrics, uncertainty
+from deepprofile.evaluation.skill.alignment import (
     Aligned,
     Array,
     align,
@@ -24,10 +25,9 @@ from deepprofile.evaluation.alignment import (
     distinct_names,
     in_threads,
 )
-from deepprofile.evaluation.estimates import Estimate
-from deepprofile.evaluation.measuring import Columns, interval_reasons
-from deepprofile.evaluation.summaries import CELL, MIN_CELLS, in_order, quartiles
-from deepprofile.evaluation.tables import BATCH, LABELS, MIN_DAYS, long_table
+from deepprofile.evaluation.skill.measuring import Columns, interval_reasons
+from deepprofile.evaluation.skill.summaries import CELL, MIN_CELLS, in_order, quartiles
+from deepprofile.evaluation.skill.tables import BATCH, LABELS, MIN_DAYS, long_table
 
 COMPARED = {"r": 1.0, "ubrmse": -1.0}
 """Metrics that are compared, and the sign of a difference that is better."""
@@ -70,7 +70,7 @@ def paired(
 
     Args:
         estimates: estimates with distinct names.
-        reference: see :mod:`deepprofile.evaluation.reference`.
+        reference: see :mod:`deepprofile.evaluation.reference.series`.
         name: name of the reference in the table.
         subject: name of the estimate that is judged.
         others: names of those that it is compared with; all others where empty.

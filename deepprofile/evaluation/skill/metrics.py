@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from deepprofile.evaluation import kernels
+from deepprofile.evaluation.skill import kernels
 
 Array = NDArray[np.float64]
 OFFSET = 0.25

@@ -5,7 +5,7 @@ A *reference* is a dataset with the dimensions ``series`` and ``time``:
 - ``soil_moisture(series, time)``: m³ m⁻³, float32, NaN where unknown;
 - ``n_stations(series, time)``: stations behind a day's value (0 for a known truth);
 - along ``series``: ``row`` and ``column`` of the cell, ``group`` (a name of
-  :data:`~deepprofile.evaluation.depths.GROUP_NAMES`), ``top`` and ``bottom`` in metres over which
+  :data:`~.depths.GROUP_NAMES`), ``top`` and ``bottom`` in metres over which
   estimates are compared (equal: at that depth), ``compared`` (the same in words),
   ``cell_class``, ``split``, ``n_working`` and ``network`` (names of the networks whose stations
   the cell holds, joined by ", "), ``land_cover``, ``climate`` and ``texture`` (empty where
@@ -18,7 +18,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
-from deepprofile.evaluation import depths
+from deepprofile.evaluation.reference import depths
 
 CELL = ["row", "column"]
 Values = NDArray[np.float32]

@@ -12,12 +12,12 @@ import pandas as pd
 import rich.table
 
 from deepprofile import places
-from deepprofile.evaluation.blocks import Section
-from deepprofile.evaluation.figures import depth_groups
-from deepprofile.evaluation.findings import columns_of, group_lines
-from deepprofile.evaluation.inputs import ReportInputs
-from deepprofile.evaluation.sections import all_sections
-from deepprofile.evaluation.style import label
+from deepprofile.evaluation.figures.plots import depth_groups
+from deepprofile.evaluation.figures.style import label
+from deepprofile.evaluation.report.blocks import Section
+from deepprofile.evaluation.report.findings import columns_of, group_lines
+from deepprofile.evaluation.report.inputs import ReportInputs
+from deepprofile.evaluation.report.sections import all_sections
 
 __all__ = ["ReportInputs", "console_table", "write_report"]
 
@@ -42,7 +42,9 @@ def write_report(url: str, inputs: ReportInputs) -> str:
 
 
 def _render(inputs: ReportInputs, sections: list[Section]) -> str:
-    source = files("deepprofile.evaluation").joinpath("report.html").read_text(encoding="utf-8")
+    source = (
+        files("deepprofile.evaluation.report").joinpath("report.html").read_text(encoding="utf-8")
+    )
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.from_string(source).render(
         title=inputs.title, subtitle=inputs.subtitle, sections=sections, footer=_FOOTER

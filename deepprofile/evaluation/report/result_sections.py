@@ -3,13 +3,13 @@
 import pandas as pd
 import xarray as xr
 
-from deepprofile.evaluation import findings
-from deepprofile.evaluation.blocks import Section, picture, plain_table, results_table
-from deepprofile.evaluation.depths import COLUMN_GROUP, DEPTH_GROUPS
-from deepprofile.evaluation.figures import depth_groups, violins
-from deepprofile.evaluation.inputs import ReportInputs, absent
-from deepprofile.evaluation.style import label
-from deepprofile.evaluation.summaries import MIN_CELLS, summarise
+from deepprofile.evaluation.figures.plots import depth_groups, violins
+from deepprofile.evaluation.figures.style import label
+from deepprofile.evaluation.reference.depths import COLUMN_GROUP, DEPTH_GROUPS
+from deepprofile.evaluation.report import findings
+from deepprofile.evaluation.report.blocks import Section, picture, plain_table, results_table
+from deepprofile.evaluation.report.inputs import ReportInputs, absent
+from deepprofile.evaluation.skill.summaries import MIN_CELLS, summarise
 
 REFERENCES = {"truth": "the known truth", "stations": "stations"}
 """What a reference is called in a sentence, the most telling one first."""

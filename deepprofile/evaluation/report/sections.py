@@ -3,14 +3,14 @@
 import pandas as pd
 import xarray as xr
 
-from deepprofile.evaluation import findings
-from deepprofile.evaluation.blocks import Section, picture, plain_table
-from deepprofile.evaluation.figures import example_profiles, loss_curves
-from deepprofile.evaluation.inputs import ReportInputs, absent
-from deepprofile.evaluation.maps import moisture_maps
-from deepprofile.evaluation.result_sections import brief, distributions, results
-from deepprofile.evaluation.style import label
-from deepprofile.evaluation.weights import weights_map
+from deepprofile.evaluation.figures.maps import moisture_maps
+from deepprofile.evaluation.figures.plots import example_profiles, loss_curves
+from deepprofile.evaluation.figures.style import label
+from deepprofile.evaluation.figures.weights import weights_map
+from deepprofile.evaluation.report import findings
+from deepprofile.evaluation.report.blocks import Section, picture, plain_table
+from deepprofile.evaluation.report.inputs import ReportInputs, absent
+from deepprofile.evaluation.report.result_sections import brief, distributions, results
 
 
 def all_sections(inputs: ReportInputs) -> list[Section]:

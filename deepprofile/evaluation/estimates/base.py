@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from deepprofile import grid, profile
-from deepprofile.evaluation.layers import request_weights
+from deepprofile.evaluation.estimates.layers import request_weights
 
 Series = NDArray[np.float64]
 

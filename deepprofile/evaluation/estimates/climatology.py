@@ -8,8 +8,8 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from deepprofile.evaluation.depths import SLACK
-from deepprofile.evaluation.estimates import Estimate, Series, cell_keys, positions
+from deepprofile.evaluation.estimates.base import Estimate, Series, cell_keys, positions
+from deepprofile.evaluation.reference.depths import SLACK
 
 MIN_YEARS = 3
 """Years with a value on a day of the year from which it has a climatology, its own too."""
@@ -24,7 +24,7 @@ class Climatology(Estimate):
     the year: an estimate that does not beat it says nothing about that year.
 
     Attributes:
-        reference: see :mod:`deepprofile.evaluation.reference`.
+        reference: see :mod:`deepprofile.evaluation.reference.series`.
         min_years: years with a value that a day of the year needs, the day's own one included.
     """
 

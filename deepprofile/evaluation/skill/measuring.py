@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from deepprofile.evaluation import metrics, uncertainty
-from deepprofile.evaluation.alignment import Aligned, Array, Common, Mask, Reasons
-from deepprofile.evaluation.ranks import correlate_ranks, ranks
+from deepprofile.evaluation.skill import metrics, uncertainty
+from deepprofile.evaluation.skill.alignment import Aligned, Array, Common, Mask, Reasons
+from deepprofile.evaluation.skill.ranks import correlate_ranks, ranks
 
 WETTEST = 0.6
 """Soil moisture in m³ m⁻³ above which a value is hardly possible."""

@@ -1,0 +1,1 @@
+"""What is evaluated: anything that can be asked for a layer or a depth."""

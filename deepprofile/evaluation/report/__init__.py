@@ -1,0 +1,1 @@
+"""The report: one HTML page with sections of sentences, figures and tables."""

@@ -1,0 +1,1 @@
+"""How well estimates agree with a reference or with each other: metrics, tables, summaries."""
