@@ -53,6 +53,18 @@ def latitudes() -> NDArray[np.float64]:
     return np.asarray(_to_geographic().transform(np.zeros_like(y), y)[1])
 
 
+def longitude_edges() -> NDArray[np.float64]:
+    """Longitude of the columns' boundaries in degrees east, -180 to 180, shape (3857,)."""
+    x = X_WEST + np.arange(N_COLUMNS + 1) * CELL_SIZE
+    return np.asarray(_to_geographic().transform(x, np.zeros_like(x))[0])
+
+
+def latitude_edges() -> NDArray[np.float64]:
+    """Latitude of the rows' boundaries in degrees north, descending, shape (1625,)."""
+    y = Y_NORTH - np.arange(N_ROWS + 1) * CELL_SIZE
+    return np.asarray(_to_geographic().transform(np.zeros_like(y), y)[1])
+
+
 def cell_index(
     longitude: ArrayLike, latitude: ArrayLike
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
