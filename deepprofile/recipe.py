@@ -175,6 +175,20 @@ class Split(_Section):
         return self
 
 
+class ClassMap(_Section):
+    """A map of static classes of cells."""
+
+    url: str
+    legend: Literal["igbp", "koppen_geiger", "hwsd"]
+    table: str | None = None
+
+    @model_validator(mode="after")
+    def _table(self) -> Self:
+        if (self.legend == "hwsd") != (self.table is not None):
+            raise ValueError("table: the legend hwsd needs one, HWSD2_LAYERS.csv, and no other has")
+        return self
+
+
 class GroundTruth(_Section):
     """Station readings as daily ground truth."""
 
@@ -183,6 +197,7 @@ class GroundTruth(_Section):
     min_days: Count = 180
     min_depth: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.10
     core_stations: Count = 3
+    class_maps: dict[Literal["land_cover", "climate", "texture"], ClassMap] = {}
 
 
 class Sample(_Section):

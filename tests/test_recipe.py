@@ -3,6 +3,7 @@
 import re
 from datetime import date
 from pathlib import Path
+from typing import get_origin
 
 import pytest
 import yaml
@@ -175,8 +176,8 @@ def keys_of(model: type[BaseModel], prefix: str = "") -> set[str]:
             for part in [field.annotation, *getattr(field.annotation, "__args__", ())]
             if isinstance(part, type) and issubclass(part, BaseModel)
         ]
-        if inner and prefix + name == "products":
-            keys.add("products.NAME.url")
+        if inner and get_origin(field.annotation) is dict:
+            keys |= keys_of(inner[0], f"{prefix}{name}.NAME.")
         elif inner and name != "other_outside":
             keys |= keys_of(inner[0], f"{prefix}{name}.")
         else:

@@ -134,12 +134,13 @@ def cell_table(reference: xr.Dataset) -> pd.DataFrame:
 
 
 def label_cells(reference: xr.Dataset, cells: pd.DataFrame) -> xr.Dataset:
-    """The reference with ``cell_class`` or ``split`` taken from a table of cells.
+    """The reference with labels taken from a table of cells.
 
     Args:
         reference: a reference.
-        cells: a row per cell with ``row``, ``column`` and one or both of the labels; cells that
-            it lacks keep theirs.
+        cells: a row per cell with ``row``, ``column`` and some of ``cell_class``, ``split``,
+            ``land_cover``, ``climate`` and ``texture``; cells that it lacks, or of which a label
+            is missing or empty, keep theirs.
 
     Raises:
         ValueError: if a cell appears twice in the table.
@@ -147,8 +148,10 @@ def label_cells(reference: xr.Dataset, cells: pd.DataFrame) -> xr.Dataset:
     if cells.duplicated(CELL).any():
         raise ValueError("the table of cells names a cell twice: expected one row per cell")
     keys = pd.DataFrame({name: reference[name].to_numpy() for name in CELL})
-    for label in {"cell_class", "split"} & set(cells.columns):
-        found = keys.merge(cells[[*CELL, label]], on=CELL, how="left")[label]
+    for label in ("cell_class", "split", "land_cover", "climate", "texture"):
+        if label not in cells:
+            continue
+        found = keys.merge(cells[[*CELL, label]], on=CELL, how="left")[label].replace("", None)
         old = pd.Series(reference[label].to_numpy(), dtype=object)
         new = found.astype(object).where(found.notna(), old).to_numpy(dtype=str)
         reference = reference.assign_coords({label: ("series", new)})
