@@ -1,0 +1,120 @@
+"""From a cluster file, an address or ``local`` to a client whose workers can do the work."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+from distributed import Client
+from pydantic import ValidationError
+
+from deepprofile.cluster.checks import check_versions
+from deepprofile.cluster.specs import SPECS, AddressSpec, ClusterError, ClusterSpec, LocalSpec
+from deepprofile.places import redacted
+
+LOCAL = "local"
+INTERRUPTED = (
+    "interrupted: what was published stays, and the same command goes on from there. What Dask "
+    "says below of workers that it stops is no fault."
+)
+
+
+def connect(spec: str | Path = LOCAL) -> Client:
+    """A Dask client on the cluster that ``spec`` describes.
+
+    Args:
+        spec: path of a cluster file (``cluster/*.yaml``), the address of a running scheduler
+            (``tcp://host:port``, ``tls://…``), or ``"local"`` for one worker process per core.
+
+    Returns:
+        A client; closing it also stops a cluster that this call started. Worker processes are
+        spawned, so a script calls this under ``if __name__ == "__main__":``.
+
+    Raises:
+        ClusterError: if the file is not valid, the cluster can't be started, no scheduler answers
+            at the address, or its workers have other versions of what they need.
+    """
+    described = _spec(str(spec))
+    client = described.connect()
+    if isinstance(described, LocalSpec):
+        return client
+    try:
+        check_versions(client)
+    except ClusterError:
+        client.close()
+        raise
+    return client
+
+
+@contextmanager
+def connected(spec: str | Path = LOCAL) -> Iterator[Client]:
+    """A client, see `connect`, that is closed at the end of the ``with`` block.
+
+    Worker processes that are slow to stop are killed; on a busy machine even that may take longer
+    than Dask waits for it, which is no fault of what was done.
+    """
+    client = connect(spec)
+    try:
+        yield client
+    except KeyboardInterrupt:
+        print(INTERRUPTED, file=sys.stderr, flush=True)
+        raise
+    finally:
+        with suppress(TimeoutError):
+            client.close()
+
+
+def _spec(text: str) -> ClusterSpec:
+    if text == LOCAL:
+        return LocalSpec()
+    if "://" in text:
+        return AddressSpec(kind="address", address=text)
+    return read_spec(Path(text))
+
+
+def read_spec(path: Path) -> ClusterSpec:
+    """The cluster that a file describes.
+
+    Raises:
+        ClusterError: if it can't be read, or a key or value is not allowed.
+    """
+    try:
+        document: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ClusterError(
+            f"cluster {path}: can't be read ({error.strerror}). "
+            "Expected a file of cluster/, a scheduler address such as tcp://host:8786, or 'local'."
+        ) from error
+    except yaml.YAMLError as error:
+        raise ClusterError(f"cluster {path}: is not valid YAML: {error}") from error
+    document = {} if document is None else document
+    if not isinstance(document, dict):
+        raise ClusterError(f"cluster {path}: expected keys such as kind; found {document!r}")
+    kind = document.get("kind", "local")
+    if kind not in SPECS:
+        raise ClusterError(
+            f"cluster {path}: kind: found {kind!r}; expected one of {', '.join(SPECS)}"
+        )
+    try:
+        return SPECS[kind].model_validate(document)
+    except ValidationError as error:
+        allowed = ", ".join(SPECS[kind].model_fields)
+        raise ClusterError(
+            f"cluster {path}: {_problems(error)}. Allowed keys of kind {kind}: {allowed}"
+        ) from error
+
+
+def _problems(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        key = ".".join(map(str, problem["loc"]))
+        said = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "missing":
+            lines.append(f"{key}: is missing and must be given")
+        elif key:
+            lines.append(f"{key}: found {problem['input']!r}, {said}")
+        else:
+            lines.append(said)
+    return redacted("; ".join(lines))

@@ -1,0 +1,204 @@
+"""Clusters of every kind that can run here: by TLS, by SSH, as generated job scripts."""
+
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from cluster_support import make_certificates, scheduler, ssh_server, tls_options, worker
+
+from deepprofile.cluster import ENVIRONMENT, ClusterError, connect, cores
+from deepprofile.cluster.connecting import read_spec
+from deepprofile.cluster.process import PRELOAD, worker_environment
+from deepprofile.cluster.specs import KubernetesSpec, SlurmSpec
+
+TLS = dict.fromkeys(["ca_file", "cert", "key"], "x.pem")
+FILES = sorted((Path(__file__).parent.parent / "cluster").glob("*.yaml"))
+
+
+def environment(client, names):
+    """Values that a worker has; the function travels whole, as workers don't have this file."""
+    return client.submit(lambda: {name: os.environ.get(name) for name in names}).result()
+
+
+def write(path, **document):
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_cluster_file_is_valid(path):
+    spec = read_spec(path)
+    assert set(yaml.safe_load(path.read_text())) <= set(type(spec).model_fields)
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ({"kind": "slrm"}, ["kind", "'slrm'", "local, cuda, ssh, slurm, kubernetes, address"]),
+        ({"kind": "slurm", "cores": 4}, ["memory: is missing"]),
+        ({"kind": "slurm", "cores": 4, "memory": "8GB"}, ["either jobs or adaptive"]),
+        ({"kind": "slurm", "cores": 4, "memory": "8GB", "jobs": 1, "gpus": 8}, ["cores 4"]),
+        ({"kind": "slurm", "cores": 4, "memory": "lots", "jobs": 1}, ["memory", "lots"]),
+        ({"kind": "kubernetes", "workers": 2}, ["image: is missing"]),
+        ({"kind": "ssh", "hosts": ["one"]}, ["hosts", "at least 2"]),
+        ({"kind": "cuda", "gpu": 1}, ["gpu", "Allowed keys", "gpus"]),
+        (
+            {"kind": "kubernetes", "image": "x", "adaptive": {"minimum": 3, "maximum": 2}},
+            ["minimum 3 exceeds maximum 2"],
+        ),
+        ({"kind": "address", "address": "tcp://h:1", "tls": TLS}, ["with tls expected tls://"]),
+    ],
+)  # fmt: skip
+def test_a_wrong_file_is_explained(tmp_path, document, words):
+    with pytest.raises(ClusterError) as error:
+        connect(write(tmp_path / "cluster.yaml", **document))
+    for word in ["cluster.yaml", *words]:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "document"),
+    [
+        ("cuda", {}),
+        ("kubernetes", {"image": "x", "workers": 1}),
+    ],
+)
+def test_a_missing_extra_says_how_to_install_it(tmp_path, kind, document, monkeypatch):
+    module = {"cuda": "dask_cuda", "kubernetes": "dask_kubernetes"}[kind]
+    monkeypatch.setitem(sys.modules, module, None)
+    path = write(tmp_path / "cluster.yaml", kind=kind, **document)
+    with pytest.raises(ClusterError, match=rf"pip install \"deepprofile\[{kind}\]\""):
+        connect(path)
+
+
+@pytest.mark.parametrize(("jobs", "n_cores", "share"), [(1, 8, 8), (8, 8, 1), (3, 8, 2), (9, 8, 1)])
+def test_the_threads_of_a_call_are_the_cores_for_a_job(jobs, n_cores, share):
+    found = worker_environment(jobs, n_cores)
+    assert found["OMP_NUM_THREADS"] == found["OPENBLAS_NUM_THREADS"] == str(share)
+    assert found["GOMP_SPINCOUNT"] == str(ENVIRONMENT["GOMP_SPINCOUNT"])
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory):
+    """A scheduler with TLS and a worker as an operator starts it; address and certificates."""
+    files = make_certificates(tmp_path_factory.mktemp("tls"))
+    options = tls_options(files)
+    own = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    with (
+        scheduler(*options, protocol="tls") as address,
+        worker(address, *options, "--nthreads", "1", "--preload-nanny", PRELOAD, env=own),
+    ):
+        yield address, files
+
+
+def test_a_scheduler_with_tls_is_joined_and_its_worker_has_the_environment(secured, tmp_path):
+    address, files = secured
+    path = write(tmp_path / "cluster.yaml", kind="address", address=address, tls=files)
+    with connect(path) as client:
+        expected = worker_environment(1, cores())
+        assert environment(client, list(expected)) == expected
+
+
+def test_no_wrong_or_expired_certificates_get_in(secured, tmp_path, monkeypatch):
+    address, files = secured
+    monkeypatch.setattr("deepprofile.cluster.specs.CONNECT_SECONDS", 3)
+    with pytest.raises(ClusterError, match=r"needs certificates.*tls: \{ca_file"):
+        connect(address)
+    missing = {**files, "cert": str(tmp_path / "none.pem")}
+    path = write(tmp_path / "missing.yaml", kind="address", address=address, tls=missing)
+    with pytest.raises(ClusterError, match=r"tls.cert: there is no file"):
+        connect(path)
+    other = make_certificates(tmp_path / "expired", days=-1)
+    path = write(tmp_path / "expired.yaml", kind="address", address=address, tls=other)
+    with pytest.raises(ClusterError, match="still valid"):
+        connect(path)
+
+
+def test_a_worker_with_another_version_stops_before_work(tmp_path):
+    """The worker finds the data of another release of a package before the true one."""
+    folder = tmp_path / "xarray-2020.1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: xarray\nVersion: 2020.1.0\n")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    with (
+        scheduler() as address,
+        worker(address, "--nthreads", "1", env=env),
+        pytest.raises(ClusterError) as error,
+    ):
+        connect(address)
+    assert f"xarray {version('xarray')} here, 2020.1.0 there" in str(error.value)
+    assert "requirements.lock" in str(error.value)
+
+
+def test_workers_are_started_by_ssh_and_stopped_with_the_client(tmp_path):
+    with ssh_server(tmp_path) as port:
+        path = write(
+            tmp_path / "cluster.yaml",
+            kind="ssh",
+            hosts=["127.0.0.1", "127.0.0.1"],
+            workers_per_host=1,
+            cores_per_host=3,
+            memory_limit="1GiB",
+            user="someone",
+            port=port,
+            keys=[str(tmp_path / "key")],
+            known_hosts=str(tmp_path / "known_hosts"),
+        )
+        with connect(path) as client:
+            client.wait_for_workers(1, timeout=30)
+            names = ["OMP_NUM_THREADS", *ENVIRONMENT]
+            assert environment(client, names) == {
+                name: worker_environment(1, 3)[name] for name in names
+            }
+            process = psutil.Process(client.submit(os.getpid).result())
+    process.wait(20)
+
+
+def test_a_batch_job_of_slurm_starts_what_its_file_says():
+    spec = SlurmSpec(
+        kind="slurm", jobs=2, cores=32, gpus=4, threads_per_worker=8, memory="256GiB",
+        queue="gpu", account="soil", walltime="04:00:00", directives=["--constraint=h200"],
+        prologue=["module load cuda"], python="/opt/python",
+    )  # fmt: skip
+    with spec.cluster() as cluster:
+        script = cluster.job_script()
+    for line in (
+        "#SBATCH -p gpu",
+        "#SBATCH -A soil",
+        "#SBATCH --cpus-per-task=32",
+        "#SBATCH --mem=256G",
+        "#SBATCH -t 04:00:00",
+        "#SBATCH --constraint=h200",
+        "#SBATCH --gpus=4",
+        "export DEEPPROFILE_PROCESSES=4",
+        "module load cuda",
+    ):
+        assert line in script.splitlines()
+    command = script.splitlines()[-1]
+    assert command.startswith("/opt/python -m distributed.cli.dask_worker")
+    for option in (
+        "--nworkers 4",
+        "--nthreads 8",
+        "--memory-limit 64.00GiB",
+        f"--preload-nanny {PRELOAD}",
+        "--resources GPU=8",
+    ):
+        assert option in command
+
+
+def test_pods_get_what_their_file_says():
+    spec = KubernetesSpec(
+        kind="kubernetes", image="deepprofile:1", workers=3, cores=4, threads_per_worker=4,
+        memory="16GiB", gpus=1, environment={"AWS_REGION": "eu-west-1"},
+    )  # fmt: skip
+    options = spec.options()
+    assert options["n_workers"] == 3 and options["image"] == "deepprofile:1"
+    limits = options["resources"]["limits"]
+    assert limits == {"cpu": "4", "memory": str(16 * 2**30), "nvidia.com/gpu": "1"}
+    command = " ".join(options["worker_command"])
+    assert f"--preload-nanny {PRELOAD} --resources GPU=4" in command
+    assert "--nthreads 4" in command and f"--memory-limit {16 * 2**30}" in command
