@@ -56,7 +56,7 @@ def test_a_missing_file_says_what_may_stand_there():
 
 
 def test_an_address_where_nobody_answers(monkeypatch):
-    monkeypatch.setattr("deepprofile.cluster.specs.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("deepprofile.cluster.remote.CONNECT_SECONDS", 1)
     with pytest.raises(ClusterError, match="no Dask scheduler answers"):
         connect("tcp://127.0.0.1:1")
 

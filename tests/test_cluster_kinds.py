@@ -12,8 +12,9 @@ from cluster_support import make_certificates, scheduler, ssh_server, tls_option
 
 from deepprofile.cluster import ENVIRONMENT, ClusterError, connect, cores
 from deepprofile.cluster.connecting import read_spec
+from deepprofile.cluster.kubernetes import KubernetesSpec
 from deepprofile.cluster.process import PRELOAD, worker_environment
-from deepprofile.cluster.specs import KubernetesSpec, SlurmSpec
+from deepprofile.cluster.slurm import SlurmSpec
 
 TLS = dict.fromkeys(["ca_file", "cert", "key"], "x.pem")
 FILES = sorted((Path(__file__).parent.parent / "cluster").glob("*.yaml"))
@@ -105,7 +106,7 @@ def test_a_scheduler_with_tls_is_joined_and_its_worker_has_the_environment(secur
 
 def test_no_wrong_or_expired_certificates_get_in(secured, tmp_path, monkeypatch):
     address, files = secured
-    monkeypatch.setattr("deepprofile.cluster.specs.CONNECT_SECONDS", 3)
+    monkeypatch.setattr("deepprofile.cluster.remote.CONNECT_SECONDS", 3)
     with pytest.raises(ClusterError, match=r"needs certificates.*tls: \{ca_file"):
         connect(address)
     missing = {**files, "cert": str(tmp_path / "none.pem")}

@@ -1,8 +1,9 @@
 """Dask clusters: where to run."""
 
+from deepprofile.cluster.base import ClusterError
 from deepprofile.cluster.connecting import LOCAL, connect, connected
+from deepprofile.cluster.local import LocalSpec
 from deepprofile.cluster.process import ENVIRONMENT, cores, keep_from_deadlock
-from deepprofile.cluster.specs import ClusterError, LocalSpec
 
 __all__ = [
     "ENVIRONMENT",

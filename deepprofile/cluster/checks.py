@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from distributed import Client
 
-from deepprofile.cluster.specs import ClusterError
+from deepprofile.cluster.base import ClusterError
 
 PACKAGES = (
     *("deepprofile", "dask", "distributed", "numpy", "pandas", "xarray", "zarr", "numcodecs"),

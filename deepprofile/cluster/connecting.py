@@ -10,11 +10,24 @@ import yaml
 from distributed import Client
 from pydantic import ValidationError
 
+from deepprofile.cluster.base import ClusterError, ClusterSpec
 from deepprofile.cluster.checks import check_versions
-from deepprofile.cluster.specs import SPECS, AddressSpec, ClusterError, ClusterSpec, LocalSpec
+from deepprofile.cluster.kubernetes import KubernetesSpec
+from deepprofile.cluster.local import CudaSpec, LocalSpec
+from deepprofile.cluster.remote import AddressSpec, SshSpec
+from deepprofile.cluster.slurm import SlurmSpec
 from deepprofile.places import redacted
 
 LOCAL = "local"
+SPECS: dict[str, type[ClusterSpec]] = {
+    "local": LocalSpec,
+    "cuda": CudaSpec,
+    "ssh": SshSpec,
+    "slurm": SlurmSpec,
+    "kubernetes": KubernetesSpec,
+    "address": AddressSpec,
+}
+"""Kinds of cluster files."""
 INTERRUPTED = (
     "interrupted: what was published stays, and the same command goes on from there. What Dask "
     "says below of workers that it stops is no fault."

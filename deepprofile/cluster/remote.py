@@ -1,0 +1,148 @@
+"""Clusters on other machines: by SSH, or a scheduler that runs already."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from distributed import Client
+from distributed.security import Security
+from pydantic import Field, model_validator
+
+from deepprofile.cluster.base import (
+    ClusterError,
+    ClusterSpec,
+    Count,
+    OwningClient,
+    Section,
+    Size,
+    extra_module,
+    started,
+)
+from deepprofile.cluster.process import set_environment, worker_environment
+from deepprofile.places import redacted
+
+CONNECT_SECONDS = 10
+"""How long a scheduler may take to answer."""
+
+
+class SshSpec(ClusterSpec):
+    """Worker processes on machines that SSH reaches, with the same Python environment.
+
+    Attributes:
+        hosts: names or addresses: of the scheduler, then of the machines of the workers.
+        workers_per_host: worker processes on each machine.
+        cores_per_host: cores of each machine that they share.
+        memory_limit: memory of one worker, or "auto".
+        python: Python on the machines; null means the path of this one.
+        user: name to log in with; null means what SSH is configured for.
+        keys: private keys; empty for what SSH is configured for.
+        known_hosts: file of known hosts; null means the user's own.
+    """
+
+    kind: Literal["ssh"]
+    hosts: Annotated[list[str], Field(min_length=2)]
+    workers_per_host: Count = 1
+    cores_per_host: Count = 1
+    memory_limit: Size = "auto"
+    python: str | None = None
+    user: str | None = None
+    port: Annotated[int, Field(ge=1, le=65535)] = 22
+    keys: tuple[str, ...] = ()
+    known_hosts: str | None = None
+
+    def start(self) -> Client:
+        """Start scheduler and workers on the machines."""
+        extra_module("asyncssh", "ssh", "use another cluster")
+        from distributed import SSHCluster
+
+        threads = self.workers_per_host * self.threads_per_worker
+        set_environment(worker_environment(threads, self.cores_per_host))
+        known = {"known_hosts": self.known_hosts} if self.known_hosts else {}
+        options = {"username": self.user, "client_keys": list(self.keys) or None, "port": self.port}
+        chosen = {name: value for name, value in options.items() if value is not None}
+        cluster = started(
+            f"ssh {', '.join(self.hosts)}",
+            lambda: SSHCluster(
+                self.hosts,
+                connect_options={**chosen, **known},
+                worker_options={
+                    "nthreads": self.threads_per_worker,
+                    "memory_limit": self.memory_limit,
+                    "n_workers": self.workers_per_host,
+                },
+                scheduler_options={"dashboard_address": ":0"},
+                remote_python=self.python,
+            ),
+        )
+        return OwningClient(cluster)  # type: ignore[no-untyped-call]
+
+
+class Tls(Section):
+    """Certificates for a scheduler at ``tls://…``.
+
+    Attributes:
+        ca_file: certificate of the authority that has signed the others.
+        cert: own certificate.
+        key: its key.
+    """
+
+    ca_file: str
+    cert: str
+    key: str
+
+    def security(self) -> Security:
+        """What Dask needs to know.
+
+        Raises:
+            ClusterError: if a file is not there.
+        """
+        for name, path in self.model_dump().items():
+            if not Path(path).expanduser().is_file():
+                raise ClusterError(f"tls.{name}: there is no file {path}. Expected a PEM file")
+        files = {name: str(Path(path).expanduser()) for name, path in self.model_dump().items()}
+        return Security(
+            tls_ca_file=files["ca_file"],
+            tls_client_cert=files["cert"],
+            tls_client_key=files["key"],
+            require_encryption=True,
+        )
+
+
+class AddressSpec(ClusterSpec):
+    """A scheduler that runs already.
+
+    Attributes:
+        address: ``tcp://host:port`` or ``tls://host:port``.
+        tls: certificates for ``tls://``.
+    """
+
+    kind: Literal["address"]
+    address: Annotated[str, Field(pattern=r"^[a-z]+://")]
+    tls: Tls | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.tls is not None and not self.address.startswith("tls://"):
+            raise ValueError(f"address {redacted(self.address)}: with tls expected tls://…")
+        return self
+
+    def start(self) -> Client:
+        """Join the scheduler."""
+        security = self.tls.security() if self.tls else None
+        try:
+            return Client(self.address, timeout=CONNECT_SECONDS, security=security)
+        except (OSError, ValueError, TypeError) as error:
+            raise ClusterError(
+                f"no Dask scheduler answers at {redacted(self.address)} "
+                f"({redacted(str(error))}). Start one with `dask scheduler`, or give a file of "
+                f"cluster/ or 'local'.{self._hint(error)}"
+            ) from None
+
+    def _hint(self, error: Exception) -> str:
+        if not self.address.startswith("tls://"):
+            return ""
+        if self.tls is None:
+            return (
+                " A scheduler at tls:// needs certificates: name them in a cluster file (kind: "
+                "address, tls: {ca_file, cert, key}), or in Dask's configuration."
+            )
+        return " Look whether the certificates are those of this scheduler, and still valid."
