@@ -126,6 +126,7 @@ def ssh_server(folder: Path):
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(command.pid, signal.SIGTERM)
+            await command.communicate()
 
     async def listen():
         return await asyncssh.listen(
