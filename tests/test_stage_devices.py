@@ -1,20 +1,22 @@
 """Which workers may predict, on which device, and what is said where there is none."""
 
+import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
-from distributed import Client
+from distributed import Client, Scheduler, SpecCluster, Worker, get_worker
 from rich.console import Console
 
 from deepprofile.cluster import LocalSpec
 from deepprofile.recipe import Predict, load_recipe
 from deepprofile.stages import Context, StageError, chain
 from deepprofile.stages.context import Plan
-from deepprofile.stages.devices import Answer, check_answers, settle, worker_devices
+from deepprofile.stages.devices import Answer, check_answers, on_gpus, settle, worker_devices
 from deepprofile.stages.segments import smallest_share
-from deepprofile.store import JobError, check_memory
+from deepprofile.store import JobError, check_memory, run_jobs
 
 DEMO = Path(__file__).parent.parent / "pipelines" / "demo.yaml"
 GPU_CLUSTER = Path(__file__).parent.parent / "cluster" / "gpu.yaml"
@@ -101,7 +103,7 @@ def test_all_workers_follow_what_was_settled_before_the_first_stage(monkeypatch)
 
         return SimpleNamespace(plan=lambda recipe: Plan(1, 0, 0, 0), run=run)
 
-    def answer(_, device, precision):
+    def answer(_, device, precision, workers):
         return by_address(PROCESSORS if device == "cpu" else SHARED)
 
     workers = {address: {"memory_limit": 0, "nthreads": 1} for address in by_address(SHARED)}
@@ -114,6 +116,41 @@ def test_all_workers_follow_what_was_settled_before_the_first_stage(monkeypatch)
     text = context.console.export_text()
     assert text.index("predict: worker processes share a GPU (3 the GPU GPU-1 of a)") == 0
     assert "cluster/gpu.yaml" in text
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    """A worker that declares a GPU and two that don't; nobody looks whether it has one."""
+    declared = {"nthreads": 2, "resources": {"GPU": 2}}
+    workers = {name: {"cls": Worker, "options": {"nthreads": 1}} for name in ("b", "c")}
+    workers["a"] = {"cls": Worker, "options": declared}
+    scheduler = {"cls": Scheduler, "options": {"dashboard_address": "127.0.0.1:0"}}
+    with SpecCluster(workers, scheduler, silence_logs=50) as cluster, Client(cluster) as client:
+        yield client
+
+
+@pytest.mark.parametrize(("device", "names"), [("cuda", {"a"}), ("cpu", {"a", "b", "c"})])
+def test_jobs_for_a_gpu_run_where_one_is_declared(mixed, device, names):
+    recipe = SimpleNamespace(predict=Predict(device=device))
+    context = SimpleNamespace(recipe=recipe, client=mixed)
+    jobs = [SimpleNamespace(key=str(i)) for i in range(24)]
+    with on_gpus(context):
+        done, failed = run_jobs(mixed, name_of_worker, jobs)
+    assert not failed and {name for _, name in done} == names
+
+
+def name_of_worker(job):
+    time.sleep(0.02)
+    return get_worker().name
+
+
+def test_a_recipe_for_gpus_asks_only_workers_that_declare_one(mixed):
+    context = Context(load_recipe(DEMO), mixed, Console(record=True))
+    predict = Predict(device="cuda")
+    recipe = context.recipe.model_copy(update={"predict": predict})
+    with pytest.raises(StageError, match="1 of 1 workers can't"):
+        worker_devices(replace(context, recipe=recipe))
+    assert worker_devices(context) == ["cpu"]
 
 
 @pytest.fixture(scope="module")

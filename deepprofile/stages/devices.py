@@ -3,16 +3,19 @@
 import os
 import socket
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
+from dask.base import annotate
 
+from deepprofile.cluster.base import GPU
 from deepprofile.model.device import choose_device
 from deepprofile.model.precision import DEVICES, check_precision
 from deepprofile.recipe import Predict
 from deepprofile.stages.context import Context, StageError
-from deepprofile.store.jobs import NO_WORKERS
+from deepprofile.store.jobs import NO_WORKERS, workers_of
 
 _ONE_PROCESS = (
     "on a cluster with one process of several threads for each GPU (--cluster cluster/gpu.yaml)"
@@ -180,9 +183,33 @@ def check_answers(asked: Predict, answers: Mapping[str, Answer]) -> None:
         )
 
 
+@contextmanager
+def on_gpus(context: Context) -> Iterator[None]:
+    """Jobs that are run meanwhile go to workers with a GPU alone, where the recipe asks for one.
+
+    These are the workers that declare the Dask resource GPU; where none does, all are taken to be
+    alike. Workers that join later count too.
+    """
+    if context.recipe.predict.device == "cuda" and _declared(context):
+        with annotate(resources={GPU: 1}):
+            yield
+    else:
+        yield
+
+
+def _declared(context: Context) -> set[str]:
+    """Addresses of the workers that declare a GPU."""
+    workers = workers_of(context.client).items()
+    return {address for address, worker in workers if worker.get("resources", {}).get(GPU)}
+
+
 def _ask(context: Context) -> dict[str, Answer]:
+    """What the workers say that predict: of a recipe for GPUs those that declare one, if any."""
     asked = context.recipe.predict
-    answers: dict[str, Answer] = context.client.run(_answer, asked.device, asked.precision)
+    declared = _declared(context) if asked.device == "cuda" else set()
+    answers: dict[str, Answer] = context.client.run(
+        _answer, asked.device, asked.precision, workers=sorted(declared) or None
+    )
     return answers
 
 

@@ -19,7 +19,7 @@ from deepprofile.model.prediction import Rectangle, margins
 from deepprofile.model.streaming import Stretch, stream_profiles
 from deepprofile.recipe import Recipe
 from deepprofile.stages.context import Context, Plan
-from deepprofile.stages.devices import worker_devices
+from deepprofile.stages.devices import on_gpus, worker_devices
 from deepprofile.stages.extent import land_of
 from deepprofile.stages.forcing import check_inputs
 from deepprofile.stages.models import describe_model
@@ -80,19 +80,20 @@ def run(context: Context, longest: int = LONGEST) -> str:
     for group in groups:
         days = _days_of(recipe, group)
         try:
-            outcome = publish_stage(
-                context,
-                url,
-                _template(recipe),
-                write_profiles,
-                group,
-                stage=STAGE,
-                what=f"profiles {day_at(days.start)} to {day_at(days.stop - 1)}",
-                n_days=days.stop - first_block(recipe).days.start,
-                metadata=metadata,
-                summarise=provenance.with_new,
-                planned_at=planned_at,
-            )
+            with on_gpus(context):
+                outcome = publish_stage(
+                    context,
+                    url,
+                    _template(recipe),
+                    write_profiles,
+                    group,
+                    stage=STAGE,
+                    what=f"profiles {day_at(days.start)} to {day_at(days.stop - 1)}",
+                    n_days=days.stop - first_block(recipe).days.start,
+                    metadata=metadata,
+                    summarise=provenance.with_new,
+                    planned_at=planned_at,
+                )
         except AllFailedError as error:
             failed += error.failed
             continue
