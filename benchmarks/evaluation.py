@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from deepprofile.evaluation.assess import Settings, assess
 from deepprofile.evaluation.estimates.base import (
     Estimate,
     LayerEstimate,
@@ -125,6 +126,10 @@ def main() -> None:
     timed(
         "inter-comparison with eight layers",
         lambda: medians(intercompare(estimates[0], products).table()),
+    )
+    kept = Settings("deepprofile", step=30, climatology=False, threads=asked.threads)
+    timed(
+        "assess: all metrics, density and series", lambda: assess(estimates, {"x": reference}, kept)
     )
 
 

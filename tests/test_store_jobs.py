@@ -82,9 +82,11 @@ def test_a_job_that_kills_its_worker_is_recorded_and_the_rest_runs(client):
 
 def test_no_more_jobs_than_the_window_are_in_flight(client, monkeypatch):
     submitted, ended = [], []
-    submit = client.submit
+    submit = client.map
     monkeypatch.setattr(
-        client, "submit", lambda *args, **keys: submitted.append(1) or submit(*args, **keys)
+        client,
+        "map",
+        lambda f, jobs, **keys: submitted.extend(jobs) or submit(f, jobs, **keys),
     )
 
     def count(*_):
@@ -96,7 +98,7 @@ def test_no_more_jobs_than_the_window_are_in_flight(client, monkeypatch):
 
 
 def test_large_jobs_are_refused_before_any_runs(client, monkeypatch):
-    monkeypatch.setattr(client, "submit", lambda *_, **__: pytest.fail("a job was submitted"))
+    monkeypatch.setattr(client, "map", lambda *_, **__: pytest.fail("a job was submitted"))
     with pytest.raises(JobError, match=r"number 1 takes .* through the scheduler"):
         run_jobs(client, square, [Number(0), Number(1, ballast=bytes(2_000_000))])
     with pytest.raises(JobError, match="number 0 takes"):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
-from dask.utils import format_bytes
+from dask.utils import format_bytes, funcname
 from distributed import Client, Future, KilledWorker, as_completed
 from distributed.protocol.pickle import dumps
 from icechunk import IcechunkError
@@ -29,6 +29,7 @@ NO_WORKERS = (
 )
 """Said where nothing can be known of workers, as none has joined."""
 
+_Ended = list[tuple[Any, Future[Any]]]
 Progress = Callable[[int, int], None]
 """Called with the number of jobs that have ended and the number of all."""
 
@@ -128,28 +129,42 @@ def run_jobs(
     failed: list[JobFailure] = []
     suspects: list[Job] = []
 
-    def submit(job: Job) -> Future[Any]:
-        return client.submit(function, job, *args, pure=False, retries=retries, workers=workers)
+    def submit(some: Sequence[Job]) -> list[Future[Any]]:
+        return client.map(
+            _call,
+            some,
+            function=function,
+            args=args,
+            key=funcname(function),
+            pure=False,
+            retries=retries,
+            workers=workers,
+        )
 
-    def settle(job: Job, future: Future[Any]) -> None:
-        if future.status == "finished":
-            done.append((job, future.result()))
-        else:
-            failed.append(_failure(job, future))
-        if on_done is not None:
-            on_done(len(done) + len(failed), len(jobs))
-
-    with closing(_ended(client, submit, jobs, window)) as ended:
+    def settle(ended: _Ended) -> None:
+        good = [future for _, future in ended if future.status == "finished"]
+        results = dict(zip(good, client.gather(good), strict=True))
         for job, future in ended:
-            if _was_killed(future):
-                suspects.append(job)
+            if future in results:
+                done.append((job, results[future]))
             else:
-                settle(job, future)
+                failed.append(_failure(job, future))
+            if on_done is not None:
+                on_done(len(done) + len(failed), len(jobs))
+
+    with closing(_ended(client, submit, jobs, window)) as batches:
+        for ended in batches:
+            suspects += [job for job, future in ended if _was_killed(future)]
+            settle([(job, future) for job, future in ended if not _was_killed(future)])
     # A worker that dies takes the jobs beside the guilty one along. Alone, only that one fails.
-    with closing(_ended(client, submit, suspects, 1)) as ended:
-        for job, future in ended:
-            settle(job, future)
+    with closing(_ended(client, submit, suspects, 1)) as batches:
+        for ended in batches:
+            settle(ended)
     return done, failed
+
+
+def _call(job: Job, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+    return function(job, *args)
 
 
 def workers_of(client: Client) -> dict[str, dict[str, Any]]:
@@ -195,21 +210,28 @@ def check_memory(
 
 def _ended(
     client: Client,
-    submit: Callable[[Job], Future[Any]],
+    submit: Callable[[Sequence[Job]], list[Future[Any]]],
     jobs: Sequence[Job],
     window: int,
-) -> Generator[tuple[Job, Future[Any]]]:
-    """Jobs and their futures as they end, never more than ``window`` in flight."""
+) -> Generator[_Ended]:
+    """Jobs and their futures as they end, never more than ``window`` in flight.
+
+    Client and scheduler take milliseconds for whatever is sent at once, be it one job or many: new
+    ones follow when a third of the window has ended.
+    """
     waiting = iter(jobs)
-    running = {submit(job): job for job in islice(waiting, window)}
-    queue = as_completed(list(running))
+    running: dict[Future[Any], Job] = {}
+    queue = as_completed()
     try:
-        for future in queue:
-            yield running.pop(future), future
-            for job in islice(waiting, 1):
-                started = submit(job)
-                running[started] = job
-                queue.add(started)
+        while True:
+            free = window - len(running)
+            if 3 * free >= window and (some := list(islice(waiting, free))):
+                started = submit(some)
+                running |= zip(started, some, strict=True)
+                queue.update(started)
+            if not running:
+                return
+            yield [(running.pop(future), future) for future in queue.next_batch()]
     finally:
         client.cancel(list(running))
 
