@@ -170,6 +170,28 @@ def experiment(
     console.print(f"figure: {figure}", highlight=False, markup=False)
 
 
+@app.command()
+def assess(
+    file: Annotated[
+        Path, typer.Argument(help="An assessment, such as those of pipelines/assessments.")
+    ],
+    cluster: ClusterOption = LOCAL,
+    root: Annotated[
+        str | None, typer.Option(help="Where all results lie, instead of the file's root.")
+    ] = None,
+) -> None:
+    """Judge estimates of any origin against stations: tables and one report."""
+    from deepprofile.assessments import load_definition, run_assessment
+
+    definition = load_definition(file, root)
+    console = terminal()
+    with connected(cluster) as client:
+        console.print(f"[bold]{definition.name}[/bold] in {definition.root}", highlight=False)
+        console.print(f"Dask: {_workers(client)}", highlight=False)
+        result = run_assessment(definition, client, console)
+    console.print(f"report: {result.report}", highlight=False, markup=False)
+
+
 @app.command(epilog=EXIT_CODES)
 def daily(
     recipe: Annotated[Path, typer.Argument(help="A recipe, such as pipelines/daily.yaml.")],

@@ -112,16 +112,24 @@ def _explain(file: Path, error: ValidationError, model: type[BaseModel]) -> str:
 
 def _keys_at(location: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
     """Keys that are allowed in the section at ``location``."""
+    choices: list[type[BaseModel]] = []
     for part in location:
         field = model.model_fields.get(str(part))
         # A key of a mapping from names to sections leads to no other model.
-        model = (field and _section_of(field.annotation)) or model
+        choices = list(_sections_of(field.annotation)) if field else choices
+        named = [one for one in choices if _is_kind(one, part)]
+        model = next(iter(named or (choices if field else [])), model)
     return sorted(model.model_fields)
 
 
-def _section_of(annotation: Any) -> type[BaseModel] | None:
-    """The model in an annotation: itself, one of a union, or the values of a mapping."""
+def _sections_of(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models in an annotation: itself, those of a union, or the values of a mapping."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    found = (_section_of(part) for part in get_args(annotation))
-    return next((model for model in found if model), None)
+        yield annotation
+    for part in get_args(annotation):
+        yield from _sections_of(part)
+
+
+def _is_kind(model: type[BaseModel], part: int | str) -> bool:
+    """Whether a location names a model of a union by the text that tells it from the others."""
+    return any(part in get_args(field.annotation) for field in model.model_fields.values())

@@ -272,6 +272,9 @@ class Evaluate(_Section):
 
     min_days: Count = 90
     min_cells: Count = 20
+    replicates: Annotated[int, Field(ge=0, strict=True)] = 200
+    level: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    climatology: bool = True
 
 
 class Recipe(_Section):
@@ -364,19 +367,19 @@ def load_recipe(path: str | Path, root: str | None = None) -> Recipe:
     document = read_document(file, "name, root, period")
     document = document if root is None else {**document, "root": root}
     with explained(file, Recipe):
-        if problems := list(_wrong_urls(document)):
+        if problems := list(wrong_urls(document)):
             raise places.PlaceError("; ".join(problems))
-        return Recipe.model_validate(_resolve(document))
+        return Recipe.model_validate(resolved(document))
 
 
-def _wrong_urls(value: Any, key: str = "") -> Iterator[str]:
+def wrong_urls(value: Any, key: str = "") -> Iterator[str]:
     """What is wrong with URLs, wherever in a recipe; no text of it may name credentials."""
     if isinstance(value, dict):
         for name, item in value.items():
-            yield from _wrong_urls(item, f"{key}.{name}" if key else str(name))
+            yield from wrong_urls(item, f"{key}.{name}" if key else str(name))
     elif isinstance(value, list):
         for i, item in enumerate(value):
-            yield from _wrong_urls(item, f"{key}[{i}]")
+            yield from wrong_urls(item, f"{key}[{i}]")
     elif isinstance(value, str) and "://" in value:
         try:
             places.check_url(value)
@@ -394,7 +397,8 @@ def _below(value: str, root: str) -> str:
     return filled
 
 
-def _resolve(document: dict[str, Any]) -> dict[str, Any]:
+def resolved(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with its root as a whole path, also in place of ``{root}``."""
     root = document.get("root")
     if not isinstance(root, str):
         return document

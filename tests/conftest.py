@@ -34,6 +34,8 @@ SLOWEST = (
     "test_faults_driver",
     "test_model_training",
     "test_store_publish",
+    "test_assessments_real",
+    "test_assessments",
     "test_planning",
 )
 """Files that come first, the slowest at first: so processes that share the files end together."""

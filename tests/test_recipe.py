@@ -113,6 +113,8 @@ def test_days_of_a_period_include_its_end(tmp_path):
         ({"products": {"smap_l4": {"path": "x"}}}, ["products.smap_l4.path", "url"]),
         ({"sample": {"split": {"train": 0.7, "candidate": 0.3}}}, ["split", "below 1"]),
         ({"collocation": {"scale": {"merra": 1.0}}}, ["merra", "collocation.products"]),
+        ({"evaluate": {"replicates": -1}}, ["evaluate.replicates", "-1", "0"]),
+        ({"evaluate": {"level": 95}}, ["evaluate.level", "95", "less than 1"]),
     ],
 )
 def test_a_wrong_key_or_value_is_named(tmp_path, changes, words):

@@ -17,10 +17,12 @@ from pyproj import Transformer
 from rich.console import Console
 
 from deepprofile import grid
-from deepprofile.evaluation.figures import maps, style, weights
+from deepprofile.evaluation.assessment import Assessment
+from deepprofile.evaluation.figures import maps, weights
 from deepprofile.evaluation.figures import plots as figures
 from deepprofile.evaluation.figures.plots import ExampleProfile
-from deepprofile.evaluation.report import findings
+from deepprofile.evaluation.figures.violins import violins
+from deepprofile.evaluation.report import findings, judged, sections
 from deepprofile.evaluation.report.blocks import plain_table, results_table
 from deepprofile.evaluation.report.page import ReportInputs, console_table, write_report
 from deepprofile.evaluation.skill.summaries import summarise
@@ -127,10 +129,12 @@ def example():
 
 @pytest.fixture(scope="module")
 def full(collocation, metrics, history, example, land):
+    few = metrics[metrics["estimate"].isin(["deepprofile", "mean"])]
+    few = few[few["group"] != "20 cm"]
     field = plane(np.random.default_rng(1).uniform(0.1, 0.4, land.shape)).where(land)
     return ReportInputs(
         title="A test <Earth>",
-        metrics=metrics,
+        assessment=Assessment(few),
         collocation=collocation,
         land=land,
         error_recovery=pd.DataFrame({"product": PRODUCTS, "median_ratio": [1.0, 0.98, 1.02]}),
@@ -164,8 +168,9 @@ def test_figures_lie_beside_the_report_and_inside_it(written):
     memory, html = written
     names = {path.rsplit("/", 1)[1] for path in memory.ls("/run/report/figures", detail=False)}
     expected = {"weights", "maps", "violins_truth", "violins_stations", "loss", "profiles"}
-    assert {name for name in names if name.endswith(".png")} == {f"{n}.png" for n in expected}
-    for kind, magic in (("png", b"\x89PNG"), ("svg", b"<?xml")):
+    expected |= {"map_truth", "map_stations"}
+    for kind, magic in (("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")):
+        assert {name for name in names if name.endswith(kind)} == {f"{n}.{kind}" for n in expected}
         for name in (name for name in names if name.endswith(kind)):
             assert memory.cat(f"/run/report/figures/{name}").startswith(magic)
     image = memory.cat("/run/report/figures/weights.png")
@@ -186,30 +191,48 @@ def test_a_missing_part_is_named_with_its_reason(written):
     assert text in written[1]
 
 
-def test_an_empty_report_names_every_missing_part(tmp_path):
+def test_a_report_leaves_out_what_nobody_misses(tmp_path):
     path = tmp_path / "new" / "report.html"
     write_report(str(path), ReportInputs(missing={"history": "training has not run"}))
     html = path.read_text(encoding="utf-8")
     assert "Loss curves: not available because training has not run." in html
-    for part in ("The table of results", "Weights", "Example profiles", "The recipe", "Versions"):
-        assert f"{part}: not available because the report was made without this part." in html
-    assert "<img" not in html
+    assert re.findall(r"<h2>(.*?)</h2>", html) == ["Training"]
+    assert "<img" not in html and html.count("not available") == 1
 
 
-def test_only_training_cells_leave_no_results(metrics, tmp_path):
+def test_every_part_that_is_missed_is_named_with_its_reason():
+    names = ("assessment", "profiles", "maps", "history", "collocation", "error_recovery",
+             "set_aside", "out_of_range", "short_days", "rejected_stations", "station_notes",
+             "versions", "recipe")  # fmt: skip
+    inputs = ReportInputs(missing={name: f"there is no {name}" for name in names})
+    said = [text for section in sections.all_sections(inputs) for text in section.missing]
+    for name in names:
+        assert [text for text in said if text.endswith(f"because there is no {name}.")], name
+
+
+def test_only_training_cells_leave_no_results(metrics):
     trained = metrics[metrics["split"] == "train"]
-    path = tmp_path / "report.html"
-    write_report(str(path), ReportInputs(metrics=trained))
-    html = path.read_text(encoding="utf-8")
+    inputs = ReportInputs(assessment=Assessment(trained))
+    said = [text for section in sections.all_sections(inputs) for text in section.missing]
     for name in ("the known truth", "stations"):
-        assert f"Results against {name}: not available because no validation cell" in html
+        assert f"Results against {name}: not available because no validation cell" in str(said)
 
 
-def test_cells_of_another_split_do_not_count(metrics, tmp_path):
+def test_cells_of_another_split_do_not_count(metrics):
     other = metrics.assign(split="candidate", row=metrics["row"] + 100)
-    path = tmp_path / "report.html"
-    write_report(str(path), ReportInputs(metrics=pd.concat([metrics, other])))
-    assert "on 12 validation and" in path.read_text(encoding="utf-8")
+    inputs = ReportInputs(assessment=Assessment(pd.concat([metrics, other])))
+    assert "on 12 validation and" in sections.brief(inputs).points[0]
+
+
+def test_without_splits_all_qualified_cells_are_judged(metrics):
+    every = metrics.assign(split="")
+    every.loc[every["row"] == 700, "cell_class"] = "unqualified"
+    inputs = ReportInputs(assessment=Assessment(every))
+    rows = judged.judged(inputs)["truth"]
+    assert rows["row"].nunique() == 23
+    assert judged.cells_judged(inputs) == "cells"
+    (table,) = sections.brief(inputs).tables
+    assert table.caption.endswith("medians over cells.")
 
 
 def test_depths_at_which_others_are_better_are_named(summary):
@@ -343,14 +366,14 @@ def test_violins_count_cells_once(metrics):
     truth = metrics[metrics["reference"] == "truth"]
     twice = pd.concat([truth, truth])
     for frame in (truth, twice):
-        axes = figures.violins(frame).axes[-1]
+        axes = violins(frame).axes[-1]
         names = [text.get_text() for text in axes.get_xticklabels()]
         assert names == [f"{group}\nn = 24" for group in GROUPS]
 
 
 def test_few_cells_are_drawn_as_points(metrics):
     few = metrics[(metrics["reference"] == "stations") & (metrics["group"] == "20 cm")]
-    collections = figures.violins(few).axes[0].collections
+    collections = violins(few).axes[0].collections
     points = [len(c.get_offsets()) for c in collections if len(c.get_offsets()) > 1]
     assert points == [6] * len(SHIFTS)
 
@@ -359,12 +382,6 @@ def test_a_loss_that_reaches_zero_stays_on_its_axis(history):
     panels = {axes.get_title(loc="left"): axes for axes in figures.loss_curves(history).axes}
     assert panels[figures.LOSS_TERMS["negative"]].get_yscale() == "symlog"
     assert panels[figures.LOSS_TERMS["surface"]].get_yscale() == "log"
-
-
-def test_equal_figures_give_equal_bytes(history):
-    for kind in ("png", "svg"):
-        first, second = (style.image(figures.loss_curves(history), kind) for _ in range(2))
-        assert first == second
 
 
 def test_results_table_marks_the_best_and_sorts_by_numbers(summary):
@@ -400,7 +417,7 @@ def test_console_table_shows_groups_and_best_values(summary):
         (lambda c, land: maps.moisture_maps({}), "at least one field"),
         (lambda c, land: figures.loss_curves(pd.DataFrame({"epoch": [1]})), "expected epoch"),
         (lambda c, land: figures.example_profiles([]), "at least one example"),
-        (lambda c, land: figures.violins(pd.DataFrame({"estimate": []})), "empty table"),
+        (lambda c, land: violins(pd.DataFrame({"estimate": []})), "empty table"),
     ],
 )
 def test_figures_of_nothing_say_what_is_needed(draw, message, collocation, land):

@@ -11,6 +11,7 @@ import yaml
 from rich.console import Console
 
 import deepprofile as dp
+from deepprofile import grid
 from deepprofile.evaluation.reference.series import cell_table
 from deepprofile.model.flags import Flag
 from deepprofile.model.io import read_description
@@ -19,6 +20,7 @@ from deepprofile.recipe import load_recipe
 from deepprofile.stages import Context, StageError, chain, collocate
 from deepprofile.stages.stations import open_ground_truth
 from deepprofile.store import JobError, describe, history, render
+from deepprofile.store.layout import TILE_COLUMNS, TILE_ROWS
 
 WINDOW = 40
 N_DAYS = 96
@@ -35,7 +37,7 @@ RECIPE = {
     "ground_truth": {"min_days": 20},
     "sample": {"other_cells": 1000},
     "training": {"window": WINDOW, "epochs": 2, "average_last": 1, "samples_per_epoch": 512},
-    "evaluate": {"min_days": 20, "min_cells": 3},
+    "evaluate": {"min_days": 20, "min_cells": 3, "replicates": 20},
 }
 
 
@@ -161,6 +163,38 @@ def test_the_report_compares_all_estimates_with_stations_and_truth(finished):
     page = (report / "report.html").read_text()
     assert not re.findall(r"""(?:src|href)=["'](?!#|data:)[^"']+""", page)
     assert len(list((report / "figures").iterdir())) >= 5
+
+
+def test_tables_are_made_of_all_tiles_together(finished):
+    report = Path(finished.paths.report)
+    tables = {file.stem: pd.read_csv(file) for file in report.glob("*.csv")}
+    made = {"summary", "classes", "missing_metrics", "pairs", "pairs_summary", "intercomparison"}
+    assert tables.keys() >= made | {"intercomparison_medians"}
+    metrics, pairs = tables["metrics"], tables["pairs"]
+    cells = metrics[["row", "column"]].drop_duplicates()
+    tiles = {(row // TILE_ROWS, column // TILE_COLUMNS) for row, column in cells.to_numpy()}
+    assert len(tiles) > 1
+    lines = tables["intercomparison"].groupby(["row", "column"]).size()
+    assert set(lines) == {8}
+    assert set(lines.index) == set(cells.itertuples(index=False, name=None))
+    assert set(pairs["subject"]) == {"deepprofile"}
+    assert set(pairs["other"]) == set(metrics["estimate"]) - {"deepprofile"}
+    medians = tables["summary"].query("reference == 'truth' and split == 'validation'")
+    chosen = metrics.query("reference == 'truth' and split == 'validation'")
+    expected = chosen.groupby(["group", "estimate"])["ubrmse"].median()
+    found = medians.set_index(["group", "estimate"])["ubrmse"]
+    pd.testing.assert_series_equal(found.sort_index(), expected.sort_index(), rtol=1e-9)
+
+
+def test_metrics_know_the_status_of_triple_collocation_in_their_cell(finished):
+    table = pd.read_csv(Path(finished.paths.report) / "metrics.csv")
+    flag = dp.open_cube(finished.paths.collocation, chunks=None)["flag"]
+    meanings = flag.attrs["flag_meanings"].split()
+    for (row, column), lines in table.groupby(["row", "column"]):
+        place = {"y": grid.y_centers()[row], "x": grid.x_centers()[column]}
+        here = int(flag.sel(place, method="nearest", tolerance=1.0))
+        assert set(lines["collocation"]) == {meanings[here]}
+    assert "collocation" in set(pd.read_csv(Path(finished.paths.report) / "classes.csv")["by"])
 
 
 def test_the_table_of_cells_agrees_with_cube_stations_and_model(finished):

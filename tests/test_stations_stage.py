@@ -141,3 +141,34 @@ def test_a_part_that_fails_stops_the_stage_by_name(tmp_path, client, monkeypatch
     monkeypatch.setattr(stations, "tags_text", lambda url: "")
     with pytest.raises(StageError, match=r"1 of 1 parts .*archive\.zip: FileNotFoundError"):
         prepare_ground_truth(context)
+
+
+def test_a_map_gives_the_class_where_it_has_one_and_is_named_where_it_can_not(tmp_path, client):
+    """A table and an archive in two cells; the map has the class of the first alone."""
+    rasterio = pytest.importorskip("rasterio")
+    archive = write_folder(tmp_path / "archive", [sensor("A"), sensor("B", longitude=-98.0)])
+    codes = np.full((20, 20), 8, "uint8")
+    with rasterio.open(
+        tmp_path / "climate.tif", "w", driver="GTiff", height=20, width=20, count=1, dtype="uint8",
+        crs="EPSG:4326", transform=rasterio.Affine(0.02, 0, -99.0, 0, -0.02, 30.6),
+    ) as file:  # fmt: skip
+        file.write(codes, 1)
+    chosen = {"url": str(tmp_path / "climate.tif"), "legend": "koppen_geiger"}
+    context = context_of(
+        tmp_path, client, truth={"class_maps": {"climate": chosen}}, urls=[archive]
+    )
+    prepare_ground_truth(context)
+    found = open_ground_truth(context.paths.ground_truth)
+    by_column = dict(zip(found["column"].values.tolist(), found["climate"].values, strict=True))
+    assert [by_column[column] for column in sorted(by_column)] == ["Csa", ""]
+
+    for wrong, error, text in (
+        ({**chosen, "url": str(tmp_path / "none.tif")}, FileNotFoundError, "none.tif"),
+        ({**chosen, "legend": "igbp", "url": str(archive / "x.tif")}, StageError, "class_maps"),
+    ):
+        (archive / "x.tif").write_text("no raster")
+        context = context_of(
+            tmp_path, client, truth={"class_maps": {"climate": wrong}}, urls=[archive]
+        )
+        with pytest.raises(error, match=text):
+            prepare_ground_truth(context)

@@ -29,7 +29,8 @@ def make(url, made, n_days, arrays):
     """A cube whose arrays hold the given values, written without a cluster."""
     repository = open_or_create(url, made)
     session = repository.writable_session("main")
-    extend(zarr.open_group(session.store), n_days)
+    if n_days:
+        extend(zarr.open_group(session.store), n_days)
     writer = Writer(session)
     for name, values in arrays.items():
         writer.write(name, {}, values)

@@ -1,6 +1,6 @@
 """Jobs of stage evaluate: every estimate against every reference in the cells of one tile."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,14 +8,16 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from deepprofile.evaluation.assess import Settings, assess
+from deepprofile.evaluation.assessment import Assessment
 from deepprofile.evaluation.estimates.base import (
     Estimate,
     LayerEstimate,
     MeanEstimate,
     ProfileEstimate,
 )
+from deepprofile.evaluation.reference.depths import GROUP_NAMES
 from deepprofile.evaluation.reference.series import label_cells, truth_reference
-from deepprofile.evaluation.skill.tables import evaluate
 from deepprofile.stages.stations import open_ground_truth
 from deepprofile.store import layers_of, open_cube, read_cells
 from deepprofile.store.layout import TILE_COLUMNS, TILE_ROWS, Tile
@@ -38,7 +40,7 @@ class CompareJob:
         samples: URL of the cube that knows class and split of the chosen cells.
         ground_truth: URL of the stations' ground truth; empty for none.
         truth: path of a synthetic truth; empty for none.
-        min_days: common days that a comparison needs.
+        settings: how estimates are assessed.
     """
 
     tile: Tile
@@ -49,7 +51,7 @@ class CompareJob:
     samples: str
     ground_truth: str
     truth: str
-    min_days: int
+    settings: Settings
 
     @property
     def key(self) -> str:
@@ -57,26 +59,21 @@ class CompareJob:
         return f"tile {self.tile.row} {self.tile.column}"
 
 
-def compare(job: CompareJob) -> pd.DataFrame:
-    """Long table of all estimates against all references of a tile; empty where it has none."""
+def compare(job: CompareJob) -> Assessment:
+    """All estimates against all references of a tile; empty where it has none."""
     cells = chosen_cells(job.samples)
     found = {
-        name: label_cells(reference, cells)
+        name: with_collocation(label_cells(reference, cells), job.collocation)
         for name, reference in read_references(
             job.ground_truth, job.truth, lambda places: _in_tile(places, job.tile)
         ).items()
         if reference.sizes["series"]
     }
     if not found:
-        return pd.DataFrame()
+        return Assessment(pd.DataFrame())
     places = np.concatenate([np.stack([r["row"], r["column"]], 1) for r in found.values()])
     rows, columns = np.unique(places, axis=0).T
-    made = estimates(job, rows, columns)
-    tables = [
-        evaluate(made, reference, name=name, min_days=job.min_days)
-        for name, reference in found.items()
-    ]
-    return pd.concat(tables, ignore_index=True)
+    return assess(estimates(job, rows, columns), found, job.settings)
 
 
 def estimates(
@@ -94,6 +91,26 @@ def estimates(
         MeanEstimate.of(MEAN, members),
         MeanEstimate.of(TC_MEAN, members, weights),
     ]
+
+
+def with_collocation(reference: xr.Dataset, collocation: str) -> xr.Dataset:
+    """The reference with the status of triple collocation of each series' cell.
+
+    Args:
+        reference: see :mod:`deepprofile.evaluation.reference.series`.
+        collocation: URL of the cube of weights.
+
+    Returns:
+        With the coordinate ``collocation``, one of the meanings of the cube's flag; empty where
+        the cell has none.
+    """
+    flag = open_cube(collocation, chunks=None)["flag"]
+    meanings = str(flag.attrs["flag_meanings"]).split()
+    known = dict(zip(np.atleast_1d(flag.attrs["flag_values"]).tolist(), meanings, strict=True))
+    rows, columns = reference["row"].to_numpy(), reference["column"].to_numpy()
+    values = read_cells(collocation, "flag", rows, columns)
+    status = [known.get(int(value), "") for value in values]
+    return reference.assign_coords(collocation=("series", np.array(status, dtype=str)))
 
 
 def chosen_cells(samples: str) -> pd.DataFrame:
@@ -146,6 +163,13 @@ def _in_tile(dataset: xr.Dataset, tile: Tile) -> NDArray[np.intp]:
     return np.flatnonzero(here)
 
 
+def count_series(ground_truth: str, truth: str) -> int:
+    """Series of both references in all tiles; an empty URL stands for none."""
+    stations = open_ground_truth(ground_truth).sizes["series"] if ground_truth else 0
+    cells = read_truth(truth).sizes["cell"] if truth else 0
+    return int(stations + cells * len(GROUP_NAMES))
+
+
 def reference_tiles(ground_truth: str, truth: str) -> set[Tile]:
     """Tiles with at least one cell of a reference; an empty URL stands for none."""
     references = [open_ground_truth(ground_truth)] if ground_truth else []
@@ -153,13 +177,3 @@ def reference_tiles(ground_truth: str, truth: str) -> set[Tile]:
     places = [np.stack([r["row"].values, r["column"].values], axis=1) for r in references]
     tiles = np.unique(np.concatenate(places) // (TILE_ROWS, TILE_COLUMNS), axis=0)
     return {Tile(int(row), int(column)) for row, column in tiles}
-
-
-def merge(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """All tiles in one table, in an order that does not depend on which job ended first."""
-    filled = [table for table in tables if len(table)]
-    if not filled:
-        return pd.DataFrame()
-    merged = pd.concat(filled, ignore_index=True)
-    order = ["reference", "row", "column", "top", "bottom", "group"]
-    return merged.sort_values(order, kind="stable", ignore_index=True)

@@ -2,39 +2,53 @@
 
 import pandas as pd
 
-from deepprofile import places
+from deepprofile.evaluation.assess import STEPS, Settings, merge, step_for, write_tables
+from deepprofile.evaluation.assessment import Assessment
 from deepprofile.evaluation.report.page import console_table, write_report
-from deepprofile.evaluation.skill.summaries import summarise
 from deepprofile.products import PRODUCTS
 from deepprofile.progress import meter
 from deepprofile.recipe import Recipe
-from deepprofile.stages.compare import STATIONS, TRUTH, CompareJob, compare, merge, reference_tiles
+from deepprofile.stages.compare import (
+    DEEPPROFILE,
+    STATIONS,
+    TRUTH,
+    CompareJob,
+    compare,
+    count_series,
+    reference_tiles,
+)
 from deepprofile.stages.context import Context, Plan, StageError
 from deepprofile.stages.extent import land_of
 from deepprofile.stages.material import report_inputs
 from deepprofile.stages.static import read_land
+from deepprofile.stages.stations import prepare_ground_truth
 from deepprofile.store import run_jobs
 from deepprofile.store.layout import BLOCK_DAYS, TILE_CELLS
 from deepprofile.store.writer import IN_FLIGHT
 
 STAGE = "evaluate"
 PRINTED_SPLIT = "validation"
+BASELINES = 3
+"""Estimates beside the profile and the products: two means and the climatology."""
 
 
 def run(context: Context) -> str:
     """Compare, print the medians over validation cells, write tables and the report."""
-    table = _compare(context)
-    if table.empty:
+    found = _compare(context)
+    if found.metrics.empty:
         raise StageError(
             "there is nothing to compare with: the recipe has neither stations nor a synthetic "
             "Earth in its region. Give stations.urls."
         )
-    summary = summarise(table, min_cells=context.recipe.evaluate.min_cells)
+    if found.series is None:
+        context.console.print(
+            "  [yellow]note[/yellow] the report shows no series of cells: even as means of "
+            f"{STEPS[-1]} days they need too much memory"
+        )
     report = context.paths.report
-    places.write_csv(f"{report}/metrics.csv", table)
-    places.write_csv(f"{report}/summary.csv", summary)
-    page = write_report(f"{report}/report.html", report_inputs(context, table))
-    _print(context, summary)
+    tables = write_tables(report, found, min_cells=context.recipe.evaluate.min_cells)
+    page = write_report(f"{report}/report.html", report_inputs(context, found))
+    _print(context, tables["summary"])
     return f"report: {page}"
 
 
@@ -50,7 +64,7 @@ def plan(recipe: Recipe) -> Plan:
     return Plan(tiles, read, 0, memory, note, {"read": read})
 
 
-def _compare(context: Context) -> pd.DataFrame:
+def _compare(context: Context) -> Assessment:
     jobs = _jobs(context)
     with meter(context.console, "comparing", len(jobs)) as progress:
         results, failed = run_jobs(
@@ -61,7 +75,7 @@ def _compare(context: Context) -> pd.DataFrame:
             f"{len(failed)} tiles could not be compared, so the report would not be complete. "
             f"The first, {failed[0].job.key}: {failed[0].error}\n{failed[0].traceback}"
         )
-    return merge([table for _, table in results])
+    return merge([part for _, part in results])
 
 
 def _jobs(context: Context) -> list[CompareJob]:
@@ -70,7 +84,9 @@ def _jobs(context: Context) -> list[CompareJob]:
     truth = paths.truth if recipe.synthetic else ""
     if not ground_truth and not truth:
         return []
+    prepare_ground_truth(context)
     known = reference_tiles(ground_truth, truth)
+    settings = _settings(recipe, count_series(ground_truth, truth))
     land = read_land(paths.static)
     return [
         CompareJob(
@@ -82,11 +98,26 @@ def _jobs(context: Context) -> list[CompareJob]:
             paths.samples,
             ground_truth,
             truth,
-            recipe.evaluate.min_days,
+            settings,
         )
         for tile in recipe.tiles.land_tiles(land)
         if tile in known
     ]
+
+
+def _settings(recipe: Recipe, n_series: int) -> Settings:
+    """How tiles are assessed: with equal spans, that the series of all fit into memory."""
+    asked = recipe.evaluate
+    n_days = recipe.period.days.stop - recipe.period.days.start
+    return Settings(
+        DEEPPROFILE,
+        min_days=asked.min_days,
+        replicates=asked.replicates,
+        level=asked.level,
+        products=tuple(recipe.products),
+        step=step_for(n_series, n_days, 1 + len(recipe.products) + BASELINES),
+        climatology=asked.climatology,
+    )
 
 
 def _print(context: Context, summary: pd.DataFrame) -> None:

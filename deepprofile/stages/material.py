@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from deepprofile.evaluation.assessment import Assessment
 from deepprofile.evaluation.report.inputs import ReportInputs
 from deepprofile.evaluation.skill.summaries import SHARES
 from deepprofile.model.flags import Flag
@@ -24,7 +25,7 @@ MAP_DEPTHS = (0.05, 0.5)
 """Depths of the two maps in metres."""
 
 
-def report_inputs(context: Context, metrics: pd.DataFrame) -> ReportInputs:
+def report_inputs(context: Context, assessment: Assessment) -> ReportInputs:
     """Everything that the report shows; a part that a run has not is named with the reason."""
     paths, recipe = context.paths, context.recipe
     coefficients = open_cube(paths.coefficients)
@@ -35,7 +36,7 @@ def report_inputs(context: Context, metrics: pd.DataFrame) -> ReportInputs:
         title=f"DeepProfile: {recipe.name}",
         subtitle=f"{recipe.period.start} to {recipe.period.end}; "
         f"written {datetime.now(UTC):%Y-%m-%d}",
-        metrics=metrics,
+        assessment=assessment,
         collocation=open_cube(paths.collocation, chunks=None).load(),
         land=land,
         error_recovery=error_recovery(context) if known else None,
@@ -46,7 +47,7 @@ def report_inputs(context: Context, metrics: pd.DataFrame) -> ReportInputs:
             for depth in MAP_DEPTHS
         },
         map_date=str(day)[:10],
-        profile_checks=_profile_checks(metrics),
+        profile_checks=_profile_checks(assessment.metrics),
         set_aside=_set_aside(context),
         out_of_range=_out_of_range(context),
         short_days=_short_days(context),

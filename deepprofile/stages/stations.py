@@ -1,19 +1,23 @@
-"""Ground truth of a recipe's stations, read by many jobs and kept as a Zarr store."""
+"""Ground truth of stations, read by many jobs and kept as a Zarr store."""
 
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 import zarr
+from distributed import Client
+from rich.console import Console
 from rich.markup import escape
 
 from deepprofile import places
+from deepprofile.evaluation.reference.class_maps import ClassMapError, map_classes
 from deepprofile.evaluation.reference.ground_truth import ground_truth, not_grouped
-from deepprofile.evaluation.reference.series import cell_table
+from deepprofile.evaluation.reference.series import cell_table, label_cells
 from deepprofile.evaluation.stations import (
     Rejected,
     StationRecords,
@@ -25,7 +29,7 @@ from deepprofile.evaluation.stations import (
 )
 from deepprofile.products.files import tags_text
 from deepprofile.progress import meter
-from deepprofile.recipe import Recipe
+from deepprofile.recipe import GroundTruth, Stations
 from deepprofile.stages.context import Context, StageError
 from deepprofile.stages.publication import fingerprint_of
 from deepprofile.store import run_jobs
@@ -60,6 +64,23 @@ class ReadJob:
         return f"{self.number}: {what}{self.source}"
 
 
+@dataclass(frozen=True)
+class StationData:
+    """Readings that become a ground truth, and how.
+
+    Attributes:
+        stations: archives and tables.
+        ground_truth: what counts as good and as a core cell.
+        start: first day; the first of all where None.
+        stop: day after the last; the day after the last of all where None.
+    """
+
+    stations: Stations
+    ground_truth: GroundTruth
+    start: date | None = None
+    stop: date | None = None
+
+
 def prepare_ground_truth(context: Context) -> pd.DataFrame:
     """Read the station archives and tables, where this is not done for this recipe.
 
@@ -76,13 +97,39 @@ def prepare_ground_truth(context: Context) -> pd.DataFrame:
         return pd.DataFrame({name: [] for name in STATION_COLUMNS}).astype(
             {"row": int, "column": int}
         )
-    tags = [tags_text(source) for source in [*recipe.stations.urls, *recipe.stations.tables]]
-    digest = fingerprint_of([FORM, recipe.digest("stations", "ground_truth", "period"), *tags])
-    if _digest(url) != digest:
-        records = _read(context)
-        _write(_ground_truth(records, recipe), url, digest)
-        _say(context, records)
+    days = recipe.period.days
+    data = StationData(recipe.stations, recipe.ground_truth, day_at(days.start), day_at(days.stop))
+    settings = recipe.digest("stations", "ground_truth", "period")
+    store_ground_truth(data, url, settings, context.client, context.console)
     return cell_table(open_ground_truth(url))[STATION_COLUMNS]
+
+
+def store_ground_truth(
+    data: StationData, url: str, settings: str, client: Client, console: Console
+) -> None:
+    """Read station data into a store, where it does not hold them already.
+
+    Args:
+        data: what to read.
+        url: the store.
+        settings: all that the result depends on beside the files themselves, as a text.
+        client: client of the cluster.
+        console: told what is set aside or noted.
+
+    Raises:
+        StageError: as `prepare_ground_truth`.
+        FileNotFoundError: as `prepare_ground_truth`.
+    """
+    maps = data.ground_truth.class_maps.values()
+    sources = [*data.stations.urls, *data.stations.tables, *(chosen.url for chosen in maps)]
+    tags = [tags_text(source) for source in sources]
+    digest = fingerprint_of([FORM, settings, *tags])
+    if _digest(url) == digest:
+        return
+    records = _read(data, client, console)
+    truth = _with_maps(_ground_truth(records, data.ground_truth), data.ground_truth)
+    _write(truth, url, digest)
+    _say(console, records)
 
 
 def open_ground_truth(url: str) -> xr.Dataset:
@@ -105,10 +152,10 @@ def ground_truth_attributes(url: str) -> dict[str, Any]:
     return dict(zarr.open_group(places.zarr_store(url), mode="r", zarr_format=3).attrs)
 
 
-def read_part(job: ReadJob, recipe: Recipe) -> StationRecords:
+def read_part(job: ReadJob, data: StationData) -> StationRecords:
     """The records of one job."""
-    start, stop = day_at(recipe.period.days.start), day_at(recipe.period.days.stop)
-    flags, min_fraction = recipe.ground_truth.good_flags, recipe.ground_truth.min_fraction
+    flags, min_fraction = data.ground_truth.good_flags, data.ground_truth.min_fraction
+    start, stop = data.start, data.stop
     if not job.sensors:
         return read_table(
             job.source, flags=flags, min_fraction=min_fraction, start=start, stop=stop
@@ -122,15 +169,15 @@ def _digest(url: str) -> str:
     return str(ground_truth_attributes(url).get("inputs", ""))
 
 
-def _read(context: Context) -> StationRecords:
-    """The records of all archives and tables, in the order of the recipe."""
-    jobs, strange = _jobs(context.recipe)
-    with meter(context.console, "reading stations", len(jobs)) as progress:
+def _read(data: StationData, client: Client, console: Console) -> StationRecords:
+    """The records of all archives and tables, in the order in which they are named."""
+    jobs, strange = _jobs(data)
+    with meter(console, "reading stations", len(jobs)) as progress:
         done, failed = run_jobs(
-            context.client,
+            client,
             read_part,
             jobs,
-            args=(context.recipe,),
+            args=(data,),
             on_done=lambda count, _: progress.update(count),
         )
     if failed:
@@ -143,19 +190,18 @@ def _read(context: Context) -> StationRecords:
     return merged
 
 
-def _jobs(recipe: Recipe) -> tuple[list[ReadJob], list[Rejected]]:
+def _jobs(data: StationData) -> tuple[list[ReadJob], list[Rejected]]:
     """The jobs, and files that are none of an archive or a table."""
     jobs: list[ReadJob] = []
     strange: list[Rejected] = []
-    stations = recipe.stations
-    for archive in stations.urls if stations else []:
+    for archive in data.stations.urls:
         try:
             names, others = list_sensors(archive)
         except ValueError as error:
             raise StageError(f"stations.urls: {error}") from None
         strange += others
         jobs += [ReadJob(len(jobs) + i, archive, part) for i, part in enumerate(_parts(names))]
-    for table in stations.tables if stations else []:
+    for table in data.stations.tables:
         files, others = list_tables(table)
         strange += others
         jobs += [ReadJob(len(jobs) + i, file) for i, file in enumerate(files)]
@@ -167,8 +213,7 @@ def _parts(names: Sequence[str]) -> Iterator[tuple[str, ...]]:
         yield tuple(names[start : start + SENSORS_PER_JOB])
 
 
-def _ground_truth(records: StationRecords, recipe: Recipe) -> xr.Dataset:
-    settings = recipe.ground_truth
+def _ground_truth(records: StationRecords, settings: GroundTruth) -> xr.Dataset:
     truth = ground_truth(
         records,
         min_days=settings.min_days,
@@ -180,8 +225,7 @@ def _ground_truth(records: StationRecords, recipe: Recipe) -> xr.Dataset:
         {"path": str(path), "reason": "its depth belongs to no depth group"}
         for path in not_grouped(records)["path"]
     ]
-    texts = {name: c.astype(object) for name, c in truth.coords.items() if c.dtype.kind == "U"}
-    return truth.assign_coords(texts).assign_attrs(
+    return truth.assign_attrs(
         rejected=json.dumps(rejected + outside),
         notes=json.dumps(records.notes),
         good_flags=", ".join(settings.good_flags),
@@ -189,7 +233,20 @@ def _ground_truth(records: StationRecords, recipe: Recipe) -> xr.Dataset:
     )
 
 
-def _say(context: Context, records: StationRecords) -> None:
+def _with_maps(truth: xr.Dataset, settings: GroundTruth) -> xr.Dataset:
+    """The ground truth with classes from maps where any are given."""
+    cells = cell_table(truth)[["row", "column"]]
+    for label, chosen in settings.class_maps.items():
+        row, column = (cells[name].to_numpy() for name in ("row", "column"))
+        try:
+            names = map_classes(chosen.url, chosen.legend, row, column, table=chosen.table)
+        except (ClassMapError, ModuleNotFoundError) as error:
+            raise StageError(f"ground_truth.class_maps.{label}: {error}") from None
+        truth = label_cells(truth, cells.assign(**{label: names}))
+    return truth
+
+
+def _say(console: Console, records: StationRecords) -> None:
     """Name what was set aside or is to be known, some of each; all of it is in the store."""
     lines = [
         f"[yellow]set aside[/yellow] {escape(f'{r.path}: {r.reason}')}" for r in records.rejected
@@ -197,14 +254,15 @@ def _say(context: Context, records: StationRecords) -> None:
     notes = [f"[yellow]note[/yellow] {escape(note)}" for note in records.notes]
     for found, where in ((lines, "the report"), (notes, "the attributes of the ground truth")):
         for line in found[:MAX_PRINTED]:
-            context.console.print(f"  {line}", highlight=False)
+            console.print(f"  {line}", highlight=False)
         if len(found) > MAX_PRINTED:
-            context.console.print(f"  … and {len(found) - MAX_PRINTED} more; all are in {where}")
+            console.print(f"  … and {len(found) - MAX_PRINTED} more; all are in {where}")
 
 
 def _write(truth: xr.Dataset, url: str, digest: str) -> None:
     """Write the ground truth; the digest comes last, since it vouches for the values."""
+    texts = {name: c.astype(object) for name, c in truth.coords.items() if c.dtype.kind == "U"}
     with places.written_folder(url, anew=True) as folder:
-        truth.to_zarr(folder, mode="w", consolidated=False, zarr_format=3)
+        truth.assign_coords(texts).to_zarr(folder, mode="w", consolidated=False, zarr_format=3)
     group = zarr.open_group(places.zarr_store(url), mode="r+", zarr_format=3)
     group.attrs["inputs"] = digest

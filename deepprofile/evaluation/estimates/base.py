@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from deepprofile import grid, profile
-from deepprofile.evaluation.estimates.layers import request_weights
+from deepprofile.evaluation.estimates.layers import layers_text, request_weights
+from deepprofile.evaluation.reference.depths import compared_text
 
 Series = NDArray[np.float64]
 
@@ -96,6 +97,15 @@ class Estimate(ABC):
             ValueError: if the estimate does not cover the request.
         """
 
+    @property
+    def absence(self) -> str:
+        """Why a series has no day in common with the reference, in words for tables."""
+        return "the estimate has no day in common with the reference"
+
+    def answered_by(self, top: float, bottom: float) -> str:
+        """What of the estimate answers a request that it covers, in words for tables."""
+        return compared_text(top, bottom)
+
 
 @dataclass(frozen=True, eq=False)
 class LayerEstimate(Estimate):
@@ -128,6 +138,10 @@ class LayerEstimate(Estimate):
             raise _not_covered(self.name, top, bottom, f"layers {list(self.layers)}")
         return _weighted(self.soil_moisture, cells, weights)
 
+    def answered_by(self, top: float, bottom: float) -> str:
+        """The layers, such as ``"mean of 0-10, 10-40 and 40-100 cm"``."""
+        return layers_text(self.layers, top, bottom)
+
 
 @dataclass(frozen=True, eq=False)
 class ProfileEstimate(Estimate):
@@ -159,6 +173,11 @@ class ProfileEstimate(Estimate):
         else:
             matrix = profile.depth_matrix(top, n)
         return _weighted(self.coefficients, cells, matrix[:, 0])
+
+    def answered_by(self, top: float, bottom: float) -> str:
+        """The profile, at a depth or as the mean of a layer."""
+        where = compared_text(top, bottom)
+        return f"profile {where}" if top == bottom else f"profile, {where}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,6 +234,10 @@ class MeanEstimate(Estimate):
         for weight, member in zip(weights.T, self.members, strict=True):
             mean += weight[:, None] * member.values(cells, top, bottom)
         return mean
+
+    def answered_by(self, top: float, bottom: float) -> str:
+        """Each member with what answers of it."""
+        return "; ".join(f"{one.name} {one.answered_by(top, bottom)}" for one in self.members)
 
 
 def _weighted(

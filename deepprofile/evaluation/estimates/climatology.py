@@ -8,8 +8,13 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from deepprofile.evaluation.estimates.base import Estimate, Series, cell_keys, positions
-from deepprofile.evaluation.reference.depths import SLACK
+from deepprofile.evaluation.estimates.base import Estimate, Series
+from deepprofile.evaluation.estimates.own_series import (
+    cell_means,
+    distinct_cells,
+    series_at,
+    series_of_cells,
+)
 
 MIN_YEARS = 3
 """Years with a value on a day of the year from which it has a climatology, its own too."""
@@ -38,39 +43,40 @@ class Climatology(Estimate):
         cls, reference: xr.Dataset, min_years: int = MIN_YEARS, name: str = CLIMATOLOGY
     ) -> "Climatology":
         """The climatology of every series of a reference, on its days."""
-        places = np.stack([reference["row"].to_numpy(), reference["column"].to_numpy()], axis=1)
-        row, column = np.unique(places, axis=0).T
+        row, column = distinct_cells(reference)
         return cls(name, row, column, reference["time"].to_numpy(), reference, min_years)
+
+    @classmethod
+    def possible(cls, reference: xr.Dataset, min_years: int = MIN_YEARS) -> bool:
+        """Whether a reference's days hold some day of the calendar in so many years."""
+        dates = pd.DatetimeIndex(reference["time"].to_numpy())
+        _, years = np.unique(_calendar_day(dates), return_counts=True)
+        return bool(years.max(initial=0) >= min_years)
+
+    @property
+    def absence(self) -> str:
+        """See :attr:`Estimate.absence`."""
+        return f"no day of the calendar has a value in {self.min_years} years"
 
     def covers(self, top: float, bottom: float) -> bool:
         """Whether the reference has a series of these bounds."""
-        return bool(self._at(top, bottom).any())
+        return bool(series_at(self.reference, top, bottom).size)
 
     def values(self, cells: NDArray[np.int64], top: float, bottom: float) -> Series:
         """See :meth:`Estimate.values`; the mean where a cell has two series of these bounds."""
-        found = np.flatnonzero(self._at(top, bottom))
-        if not found.size:
+        if not self.covers(top, bottom):
             raise ValueError(
                 f"estimate {self.name!r} says nothing about {top} to {bottom} m: the reference "
                 "has no series of these bounds"
             )
-        series_keys = cell_keys(
-            self.reference["row"].to_numpy()[found], self.reference["column"].to_numpy()[found]
-        )
-        at = positions(series_keys, self.keys[cells])
-        wanted, at = found[at >= 0], at[at >= 0]
+        wanted, at = series_of_cells(self.reference, self.keys[cells], top, bottom)
         series = self.reference["soil_moisture"].isel(series=wanted).to_numpy()
         means = other_years_mean(series, np.asarray(self.time), self.min_years)
-        known = np.isfinite(means)
-        total = np.zeros((len(cells), len(self.time)))
-        count = np.zeros(total.shape, dtype=np.int64)
-        np.add.at(total, at, np.where(known, means, 0.0))
-        np.add.at(count, at, known)
-        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+        return cell_means(means, at, len(cells))
 
-    def _at(self, top: float, bottom: float) -> NDArray[np.bool_]:
-        found = np.abs(self.reference["top"].to_numpy() - top) < SLACK
-        return np.asarray(found & (np.abs(self.reference["bottom"].to_numpy() - bottom) < SLACK))
+    def answered_by(self, top: float, bottom: float) -> str:
+        """Always the same: the reference itself, in other years."""
+        return "the reference in other years"
 
 
 def other_years_mean(
@@ -88,7 +94,7 @@ def other_years_mean(
         Same shape as ``values``; NaN where too few other years have a value.
     """
     dates = pd.DatetimeIndex(time)
-    year, place = dates.year.to_numpy(), (31 * (dates.month - 1) + dates.day - 1).to_numpy()
+    year, place = dates.year.to_numpy(), _calendar_day(dates)
     first = int(year.min()) if year.size else 0
     n_years = int(year.max(initial=first)) - first + 1
     flat = np.asarray(values, dtype=np.float64).reshape(-1, len(dates))
@@ -100,3 +106,8 @@ def other_years_mean(
     others = count[:, place] - np.isfinite(flat)
     mean = (total[:, place] - own) / np.maximum(others, 1)
     return np.where(others >= min_years - 1, mean, np.nan).reshape(np.shape(values))
+
+
+def _calendar_day(dates: pd.DatetimeIndex) -> NDArray[np.int64]:
+    """A number below 12 x 31 for month and day of the month."""
+    return np.asarray(31 * (dates.month - 1) + dates.day - 1, dtype=np.int64)

@@ -50,6 +50,25 @@ def request_weights(
     return _only(np.where(inside > SLACK, share, -np.inf))
 
 
+def layers_text(layers: Sequence[tuple[float, float]], top: float, bottom: float) -> str:
+    """The layers that answer a request, such as ``"0-100 cm"`` or ``"mean of 0-10 and 10-40 cm"``.
+
+    Args:
+        layers: as in `request_weights`; likewise ``top`` and ``bottom``.
+
+    Returns:
+        Empty where no rule applies.
+    """
+    weights = request_weights(layers, top, bottom)
+    if weights is None:
+        return ""
+    used = [layers[i] for i in np.flatnonzero(weights).tolist()]
+    names = [f"{100 * upper:g}-{100 * lower:g}" for upper, lower in used]
+    if len(names) == 1:
+        return f"{names[0]} cm"
+    return f"mean of {', '.join(names[:-1])} and {names[-1]} cm"
+
+
 def _only(score: NDArray[np.float64]) -> NDArray[np.float64] | None:
     """All weight on the best finite score, None where there is none."""
     if not np.isfinite(score).any():

@@ -24,6 +24,9 @@ from deepprofile.evaluation.figures.style import (
     new_figure,
 )
 
+Window = tuple[float, float, float, float]
+"""West, east, south and north edge of a map in metres."""
+
 
 def moisture_maps(fields: Mapping[str, xr.DataArray]) -> Figure:
     """Soil moisture of one day at several depths, side by side on one colour scale.
@@ -103,7 +106,7 @@ def _span(indices: NDArray[np.int64]) -> slice:
     return slice(max(int(indices.min()) - 1, 0), int(indices.max()) + 2)
 
 
-def _extent(field: xr.DataArray) -> tuple[float, float, float, float]:
+def _extent(field: xr.DataArray) -> Window:
     """West, east, south, north edge in metres."""
     half = grid.CELL_SIZE / 2
     x, y = field["x"].values, field["y"].values
@@ -112,8 +115,20 @@ def _extent(field: xr.DataArray) -> tuple[float, float, float, float]:
 
 def frame_map(axes: Axes, field: xr.DataArray, ticks: int = 5) -> None:
     """Window, equal aspect and ticks at round degrees for a map of ``field`` (…, y, x)."""
-    west, east, south, north = _extent(field)
-    axes.set(xlim=(west, east), ylim=(south, north), aspect="equal", facecolor=NO_DATA)
+    frame_window(axes, _extent(field), ticks)
+    axes.set_facecolor(NO_DATA)
+
+
+def frame_window(axes: Axes, window: Window, ticks: int = 5) -> None:
+    """Limits, equal aspect and ticks at round degrees.
+
+    Args:
+        axes: the panel.
+        window: west, east, south and north edge in metres.
+        ticks: about as many on each axis.
+    """
+    west, east, south, north = window
+    axes.set(xlim=(west, east), ylim=(south, north), aspect="equal")
     _degree_ticks(axes.xaxis, grid.longitudes(), grid.x_centers(), (west, east), "EW", ticks)
     north_up = slice(None, None, -1)
     latitudes, y = grid.latitudes()[north_up], grid.y_centers()[north_up]

@@ -1,16 +1,12 @@
-"""Figures of training and evaluation: loss curves, example profiles, violins by depth group."""
+"""Figures of training and prediction: loss curves and example profiles."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import pandas as pd
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from deepprofile.evaluation.figures.style import (
@@ -19,10 +15,10 @@ from deepprofile.evaluation.figures.style import (
     colours,
     heading,
     label,
+    legend_above,
     new_figure,
     tidy,
 )
-from deepprofile.evaluation.reference.depths import GROUP_NAMES
 from deepprofile.profile import MAX_DEPTH, Layer, depth_matrix
 
 LOSS_TERMS = {
@@ -44,11 +40,6 @@ SPLIT_STYLES = {
     "validation": ("#D55E00", "--", "validation"),
     "validation_average": ("#D55E00", "D", "validation, averaged parameters"),
 }
-METRIC_LABELS = {"r": "R (dimensionless)", "ubrmse": "ubRMSE (m³ m⁻³)"}
-MIN_VIOLIN = 10
-"""Fewer values than this are drawn as points: a density of them would say too much."""
-MIN_TRIMMED = 100
-"""From so many values on the lowest and highest 1 % are left out of a violin's body."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +90,7 @@ def loss_curves(history: pd.DataFrame) -> Figure:
         _loss_panel(axes, history, term)
     for axes in panels[len(terms) :]:
         axes.set_axis_off()
-    _legend_above(figure, *panels[0].get_legend_handles_labels())
+    legend_above(figure, *panels[0].get_legend_handles_labels())
     return figure
 
 
@@ -145,7 +136,7 @@ def example_profiles(examples: Sequence[ExampleProfile], columns: int = 4) -> Fi
         for axes in grid.flat
         for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    _legend_above(figure, list(entries.values()), list(entries))
+    legend_above(figure, list(entries.values()), list(entries))
     return figure
 
 
@@ -190,86 +181,3 @@ def _layer_steps(axes: Axes, example: ExampleProfile) -> None:
             values += [value, value]
             depths += [layer.top * 100, layer.bottom * 100]
         axes.plot(values, depths, color=colour, linewidth=1.6, label=f"{label(product)} layers")
-
-
-def depth_groups(frame: pd.DataFrame) -> list[str]:
-    """Groups of a table from the surface down, columns and groups of other names last."""
-    found = [str(name) for name in frame["group"].unique()]
-    return sorted(found, key=lambda name: (*GROUP_NAMES, *found).index(name))
-
-
-def violins(frame: pd.DataFrame, metrics: Sequence[str] = ("r", "ubrmse")) -> Figure:
-    """Distribution over cells of each metric, by depth group, the estimates side by side.
-
-    Fewer than ten cells are drawn as points, and of a hundred or more the lowest and highest
-    1 % are left out. The short line is the median of all cells.
-
-    Args:
-        frame: long table of one reference, with columns ``estimate``, ``group``, ``row``,
-            ``column`` and the metrics; several series of a cell and group are averaged.
-        metrics: columns to draw, one panel each.
-
-    Raises:
-        ValueError: if the frame is empty.
-    """
-    if frame.empty:
-        raise ValueError("violins need at least one row of metrics, found an empty table")
-    groups, palette = depth_groups(frame), colours(frame["estimate"])
-    keys = ["estimate", "group", "row", "column"]
-    cells = frame.groupby(keys, sort=False)[list(metrics)].mean().reset_index()
-    figure = new_figure(max(1.0 + 1.15 * len(groups), 6.0), 0.8 + 2.9 * len(metrics))
-    panels = figure.subplots(len(metrics), 1, sharex=True, squeeze=False)[:, 0]
-    for axes, metric in zip(panels, metrics, strict=True):
-        for position, group in enumerate(groups):
-            _violin_group(axes, cells[cells["group"] == group], metric, position, palette)
-        _violin_frame(axes, METRIC_LABELS.get(metric, metric), len(groups))
-    counted = cells.dropna(subset=metrics[0]).drop_duplicates(["group", "row", "column"])
-    counts = counted["group"].value_counts()
-    names = [f"{group}\nn = {counts.get(group, 0)}" for group in groups]
-    panels[-1].set_xticks(range(len(groups)), names, fontsize=8)
-    panels[-1].set_xlabel("Depth group, with the number of cells", fontsize=8)
-    patches = [Patch(color=colour, alpha=0.75) for colour in palette.values()]
-    _legend_above(figure, patches, [label(name) for name in palette])
-    return figure
-
-
-def _violin_group(
-    axes: Axes, frame: pd.DataFrame, metric: str, position: int, palette: Mapping[str, str]
-) -> None:
-    step = 0.84 / len(palette)
-    for index, (estimate, colour) in enumerate(palette.items()):
-        values = frame.loc[frame["estimate"] == estimate, metric].dropna().to_numpy()
-        center = position + (index - (len(palette) - 1) / 2) * step
-        if not values.size:
-            continue
-        if values.size < MIN_VIOLIN:
-            axes.scatter(np.full(values.size, center), values, s=12, color=colour, alpha=0.8)
-        else:
-            drawn = [_without_tails(values)]
-            parts = axes.violinplot(drawn, [center], widths=step * 0.95, showextrema=False)
-            for body in cast("list[PolyCollection]", parts["bodies"]):
-                body.set(facecolor=colour, alpha=0.75, edgecolor=colour, linewidth=0.5)
-        line = "white" if colour == "#000000" and values.size >= MIN_VIOLIN else "black"
-        axes.hlines(np.median(values), center - step / 3, center + step / 3, line, linewidth=1.4)
-
-
-def _without_tails(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    if values.size < MIN_TRIMMED:
-        return values
-    low, high = np.quantile(values, (0.01, 0.99))
-    return np.asarray(values[(values >= low) & (values <= high)])
-
-
-def _violin_frame(axes: Axes, name: str, n_groups: int) -> None:
-    for position in range(1, n_groups, 2):
-        axes.axvspan(position - 0.5, position + 0.5, color="#F4F4F4", zorder=0)
-    axes.set_xlim(-0.5, n_groups - 0.5)
-    axes.set_ylabel(name, fontsize=8)
-    tidy(axes)
-
-
-def _legend_above(figure: Figure, handles: Sequence[Artist], names: Sequence[str]) -> None:
-    columns = min(len(names), 6)
-    figure.legend(
-        handles, names, loc="outside upper center", ncols=columns, frameon=False, fontsize=8
-    )

@@ -5,15 +5,17 @@ vision deficiencies can tell apart. Products keep the hue they have in the map o
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from io import BytesIO
 from itertools import cycle
 from typing import Literal
 
 import matplotlib
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+Kind = Literal["png", "svg", "pdf"]
 LABELS = {
     "smap_l4": "SMAP L4",
     "era5_land": "ERA5-Land",
@@ -29,9 +31,31 @@ COLOURS = {
     "mean": "#CC79A7",
     "tc_mean": "#E69F00",
     "deepprofile": "#000000",
+    "climatology": "#999999",
 }
-SPARE_COLOURS = ("#56B4E9", "#8C6D31", "#7F7F7F", "#5E3C99")
-"""For names that have no colour of their own."""
+SUBJECT_COLOUR = "#000000"
+SPARE_COLOURS = ("#56B4E9", "#D55E00", "#009E73", "#CC79A7", "#0072B2", "#E69F00", "#F0E442")
+"""For names that have no colour of their own, as far as they are free."""
+LAST_COLOURS = ("#8C6D31", "#7F7F7F", "#5E3C99")
+"""For more names than eight."""
+WIDTH = 7.5
+"""Inches of a figure over two columns of a journal (190 mm)."""
+MAX_HEIGHT = 9.2
+"""Inches of a figure: a page of a journal, without the caption."""
+SMALL = 7.0
+"""Size in points of most text."""
+TINY = 6.0
+METRIC_LABELS = {
+    "r": "R (dimensionless)",
+    "anomaly_r": "Anomaly R (dimensionless)",
+    "ubrmse": "ubRMSE (m³ m⁻³)",
+    "ubrmsd": "ubRMSD (m³ m⁻³)",
+    "rmse": "RMSE (m³ m⁻³)",
+    "rmsd": "RMSD (m³ m⁻³)",
+    "bias": "Bias (m³ m⁻³)",
+    "spearman": "Spearman's R (dimensionless)",
+    "kge": "KGE (dimensionless)",
+}
 NO_DATA = "#ECECEC"
 MUTED = "#555555"
 SOIL_MOISTURE_LABEL = "Soil moisture (m³ m⁻³)"
@@ -49,11 +73,25 @@ def in_words(code: str) -> str:
     return code.replace("_", " ")
 
 
-def colours(names: Iterable[str]) -> dict[str, str]:
-    """Colour of each name: its own where it has one, else a spare one in order of appearance."""
+def colours(names: Iterable[str], subject: str = "") -> dict[str, str]:
+    """Colour of each name: its own, black for the subject, else a free one in order of appearance.
+
+    Args:
+        names: names of products or estimates, also repeated ones.
+        subject: name of the estimate that is judged.
+    """
     distinct = list(dict.fromkeys(names))
-    spare = cycle(SPARE_COLOURS)
-    return {name: COLOURS.get(name) or next(spare) for name in distinct}
+    own = {name: COLOURS[name] for name in distinct if name in COLOURS}
+    if subject in distinct and SUBJECT_COLOUR not in own.values():
+        own[subject] = SUBJECT_COLOUR
+    free = [colour for colour in SPARE_COLOURS if colour not in own.values()]
+    spare = cycle([*free, *LAST_COLOURS])
+    return {name: own.get(name) or next(spare) for name in distinct}
+
+
+def subject_first(names: Iterable[str], subject: str) -> list[str]:
+    """Distinct names in order of appearance, the subject before all others."""
+    return sorted(dict.fromkeys(names), key=lambda name: name != subject)
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -76,10 +114,54 @@ def heading(axes: Axes, text: str) -> None:
     axes.set_title(text, loc="left", fontsize=9, fontweight="bold")
 
 
-def image(figure: Figure, kind: Literal["png", "svg"], dpi: int = 160) -> bytes:
-    """The figure as PNG or SVG bytes; equal figures give equal bytes."""
+def legend_above(
+    figure: Figure, handles: Sequence[Artist], names: Sequence[str], markerscale: float = 1.0
+) -> None:
+    """A legend of one or several lines above all panels, no wider than the figure."""
+    longest = max((len(name) for name in names), default=1)
+    fits = int(figure.get_figwidth() / (0.45 + 0.06 * longest))
+    figure.legend(
+        handles,
+        names,
+        loc="outside upper center",
+        ncols=max(min(len(names), fits), 1),
+        frameon=False,
+        fontsize=SMALL + 0.5,
+        handlelength=1.6,
+        markerscale=markerscale,
+    )
+
+
+def grouped(number: int) -> str:
+    """A number with thin spaces between thousands."""
+    return f"{number:,}".replace(",", "\N{THIN SPACE}")
+
+
+def image(figure: Figure, kind: Kind, dpi: int = 160, *, tight: bool = True) -> bytes:
+    """The figure as bytes of a PNG, SVG or PDF file; equal figures give equal bytes.
+
+    Args:
+        figure: the figure.
+        kind: form.
+        dpi: pixels per inch.
+        tight: cut to what is drawn; a figure whose layout is found by itself needs it not.
+    """
     buffer = BytesIO()
-    metadata = {"Date": None} if kind == "svg" else {"Software": None}
-    with matplotlib.rc_context({"svg.hashsalt": "deepprofile"}):
-        figure.savefig(buffer, format=kind, dpi=dpi, metadata=metadata, bbox_inches="tight")
+    bounds = "tight" if tight else None
+    with matplotlib.rc_context({"svg.hashsalt": "deepprofile", "pdf.fonttype": 42}):
+        figure.savefig(
+            buffer, format=kind, dpi=dpi, metadata={_DATES[kind]: None}, bbox_inches=bounds
+        )
     return buffer.getvalue()
+
+
+def images(figure: Figure, kinds: Sequence[Kind] = ("png", "svg", "pdf")) -> dict[Kind, bytes]:
+    """Several forms of one figure; where its layout is found by itself, it is found once."""
+    tight = figure.get_layout_engine() is None
+    if not tight:
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+    return {kind: image(figure, kind, tight=tight) for kind in kinds}
+
+
+_DATES: dict[Kind, str] = {"png": "Software", "svg": "Date", "pdf": "CreationDate"}

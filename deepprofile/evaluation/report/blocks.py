@@ -2,7 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from math import isnan
 from numbers import Integral, Real
 from typing import Literal
@@ -10,7 +10,7 @@ from typing import Literal
 import pandas as pd
 from matplotlib.figure import Figure
 
-from deepprofile.evaluation.figures.style import LABELS, image, label
+from deepprofile.evaluation.figures.style import LABELS, WIDTH, images, label
 from deepprofile.evaluation.report.findings import RESULT, columns_of, group_lines
 
 MAX_ROWS = 200
@@ -73,12 +73,14 @@ class Picture:
         caption: what is seen and how it was computed.
         kind: form that is embedded.
         files: bytes of each form, by file name.
+        width: inches on paper.
     """
 
     name: str
     caption: str
     kind: Literal["png", "svg"]
     files: dict[str, bytes]
+    width: float = WIDTH
 
     @property
     def alternative(self) -> str:
@@ -90,6 +92,14 @@ class Picture:
         """The embedded form as a data URI."""
         data = b64encode(self.files[f"{self.name}.{self.kind}"]).decode()
         return f"data:{MEDIA_TYPES[self.kind]};base64,{data}"
+
+
+@dataclass(frozen=True)
+class Widget:
+    """The interactive map of cells: its caption, and its data as JSON that is safe in a page."""
+
+    caption: str
+    data: str
 
 
 @dataclass(frozen=True)
@@ -105,6 +115,7 @@ class Section:
         tables: tables.
         text: preformatted text, such as the recipe.
         missing: what is not available and why.
+        widget: the interactive map of cells.
     """
 
     name: str
@@ -115,12 +126,20 @@ class Section:
     tables: list[Table] = field(default_factory=list)
     text: str = ""
     missing: list[str] = field(default_factory=list)
+    widget: Widget | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing below the heading."""
+        return not any(
+            getattr(self, part.name) for part in fields(self) if part.name not in ("name", "title")
+        )
 
 
 def picture(name: str, caption: str, figure: Figure, kind: Literal["png", "svg"]) -> Picture:
-    """Render a figure: always as PNG, and as SVG too where that is what is embedded."""
-    kinds: tuple[Literal["png", "svg"], ...] = ("png",) if kind == "png" else ("png", "svg")
-    return Picture(name, caption, kind, {f"{name}.{k}": image(figure, k) for k in kinds})
+    """Render a figure as PNG, SVG and PDF; one of the first two is embedded in the page."""
+    files = {f"{name}.{form}": data for form, data in images(figure).items()}
+    return Picture(name, caption, kind, files, figure.get_figwidth())
 
 
 def results_table(
@@ -144,7 +163,7 @@ def plain_table(
     frame: pd.DataFrame,
     caption: str,
     heads: Mapping[str, str] | None = None,
-    digits: int | None = None,
+    digits: int | Mapping[str, int] | None = None,
 ) -> Table:
     """Any table as it is, at most 200 rows of it.
 
@@ -152,13 +171,18 @@ def plain_table(
         frame: the table.
         caption: what it shows.
         heads: headings of columns; of others the name itself.
-        digits: digits after the point; four significant ones if not given.
+        digits: digits after the point, of all columns or by column; four significant ones where
+            none are given.
     """
+    after = digits if isinstance(digits, Mapping) else dict.fromkeys(map(str, frame), digits)
     names = heads or {}
     titles = [names.get(str(c), str(c).replace("_", " ").capitalize()) for c in frame.columns]
     shown = frame.head(MAX_ROWS)
     rows = [
-        [Cell(_text(value, digits), _sortable(value)) for value in row]
+        [
+            Cell(_text(value, after.get(str(name))), _sortable(value))
+            for name, value in zip(frame.columns, row, strict=True)
+        ]
         for row in shown.itertuples(index=False, name=None)
     ]
     return Table(caption, titles, rows, len(frame) - len(shown))

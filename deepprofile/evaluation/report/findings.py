@@ -9,8 +9,8 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from deepprofile.evaluation.figures.plots import depth_groups
 from deepprofile.evaluation.figures.style import label
+from deepprofile.evaluation.figures.violins import depth_groups
 from deepprofile.evaluation.figures.weights import VALID, flag_reasons, shown_cells
 
 DOMINANT = 0.9

@@ -6,20 +6,21 @@ from dataclasses import dataclass, field
 import pandas as pd
 import xarray as xr
 
+from deepprofile.evaluation.assessment import Assessment
 from deepprofile.evaluation.figures.plots import ExampleProfile
 
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """Everything that a report may show; whatever is None or empty is said to be missing.
+    """Everything that a report may show. A part that is None or empty is left out of the report, or
+    named as missing where ``missing`` gives the reason.
 
     Attributes:
         title: heading of the report.
         subtitle: one line below it, such as place, period and date of the run.
         subject: name of the estimate that is judged.
-        metrics: one row for each reference, estimate, depth group and cell, with columns
-            ``reference``, ``estimate``, ``group``, ``row``, ``column``, ``cell_class``, ``split``
-            and the metrics ``n``, ``bias``, ``r``, ``rmse``, ``ubrmse``, ``r_with_smap``.
+        assessment: what the evaluation has found. Where cells have a ``split``, only those of
+            ``"validation"`` are judged; without one all qualified ones are.
         collocation: ``weight(product, y, x)`` and ``flag(y, x)`` with CF flag attributes.
         land: (y, x), true for the cells that collocation is shown and counted for; without it
             those with a finite weight.
@@ -43,7 +44,7 @@ class ReportInputs:
     title: str = "Soil moisture profiles"
     subtitle: str = ""
     subject: str = "deepprofile"
-    metrics: pd.DataFrame | None = None
+    assessment: Assessment | None = None
     collocation: xr.Dataset | None = None
     land: xr.DataArray | None = None
     error_recovery: pd.DataFrame | None = None
@@ -62,7 +63,13 @@ class ReportInputs:
     missing: Mapping[str, str] = field(default_factory=dict)
 
 
-def absent(inputs: ReportInputs, name: str, what: str) -> str:
-    """Sentence saying that ``what`` is not there, with the reason given for the field ``name``."""
-    reason = inputs.missing.get(name, "the report was made without this part")
-    return f"{what}: not available because {reason}."
+def absent(inputs: ReportInputs, name: str, what: str) -> list[str]:
+    """Sentence saying that ``what`` is not there and why; none where no reason is given.
+
+    Args:
+        inputs: what is there, and the reasons for what is not.
+        name: field of ``inputs`` that is empty.
+        what: what it would have shown.
+    """
+    reason = inputs.missing.get(name)
+    return [f"{what}: not available because {reason}."] if reason else []

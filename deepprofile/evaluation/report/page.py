@@ -4,16 +4,18 @@ The report takes plain tables and arrays and knows neither the model nor the sto
 optional; a missing one is named in the report with the reason.
 """
 
+from collections.abc import Sequence
 from importlib.resources import files
 from posixpath import dirname
 
 import jinja2
 import pandas as pd
 import rich.table
+from markupsafe import Markup
 
 from deepprofile import places
-from deepprofile.evaluation.figures.plots import depth_groups
 from deepprofile.evaluation.figures.style import label
+from deepprofile.evaluation.figures.violins import depth_groups
 from deepprofile.evaluation.report.blocks import Section
 from deepprofile.evaluation.report.findings import columns_of, group_lines
 from deepprofile.evaluation.report.inputs import ReportInputs
@@ -42,18 +44,33 @@ def write_report(url: str, inputs: ReportInputs) -> str:
 
 
 def _render(inputs: ReportInputs, sections: list[Section]) -> str:
-    source = (
-        files("deepprofile.evaluation.report").joinpath("report.html").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, loader=jinja2.FunctionLoader(_source)
     )
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    return environment.from_string(source).render(
-        title=inputs.title, subtitle=inputs.subtitle, sections=sections, footer=_FOOTER
+    return environment.get_template("report.html").render(
+        title=inputs.title,
+        subtitle=inputs.subtitle,
+        sections=sections,
+        footer=_FOOTER,
+        styles=_joined(_STYLES),
+        scripts=_joined(_SCRIPTS),
     )
 
 
+def _source(name: str) -> str:
+    """Text of a file beside this module."""
+    return files("deepprofile.evaluation.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _joined(names: Sequence[str]) -> Markup:
+    return Markup("\n".join(_source(name) for name in names))
+
+
+_STYLES = ("report.css", "station_map.css")
+_SCRIPTS = ("tables.js", "codec.js", "map.js", "chart.js", "station_map.js")
 _FOOTER = (
-    "The figures lie beside this file in the folder figures. Tables can be sorted by a click on "
-    "a heading."
+    "The figures lie beside this file in the folder figures, as PNG, SVG and PDF. Tables can be "
+    "sorted by a click on a heading."
 )
 
 

@@ -7,18 +7,28 @@ from deepprofile.evaluation.figures.maps import moisture_maps
 from deepprofile.evaluation.figures.plots import example_profiles, loss_curves
 from deepprofile.evaluation.figures.style import label
 from deepprofile.evaluation.figures.weights import weights_map
+from deepprofile.evaluation.report import comparison_sections as comparison
 from deepprofile.evaluation.report import findings
+from deepprofile.evaluation.report import spread_sections as spread
 from deepprofile.evaluation.report.blocks import Section, picture, plain_table
 from deepprofile.evaluation.report.inputs import ReportInputs, absent
-from deepprofile.evaluation.report.result_sections import brief, distributions, results
+from deepprofile.evaluation.report.result_sections import brief, results
+from deepprofile.evaluation.report.station_map import station_map
 
 
 def all_sections(inputs: ReportInputs) -> list[Section]:
-    """Every section in the order of the report."""
-    return [
+    """Every section that has something to say, in the order of the report."""
+    sections = [
         brief(inputs),
         *results(inputs),
-        distributions(inputs),
+        station_map(inputs),
+        spread.distributions(inputs),
+        spread.density(inputs),
+        spread.series(inputs),
+        spread.skill_on_maps(inputs),
+        comparison.classes(inputs),
+        comparison.pairs(inputs),
+        comparison.products(inputs),
         profiles(inputs),
         maps(inputs),
         training(inputs),
@@ -26,13 +36,14 @@ def all_sections(inputs: ReportInputs) -> list[Section]:
         quality(inputs),
         provenance(inputs),
     ]
+    return [section for section in sections if not section.empty]
 
 
 def profiles(inputs: ReportInputs) -> Section:
     """Example profiles."""
     section = Section("profiles", "Example profiles")
     if not inputs.profiles:
-        section.missing.append(absent(inputs, "profiles", "Example profiles"))
+        section.missing.extend(absent(inputs, "profiles", "Example profiles"))
         return section
     caption = (
         "Profiles of soil moisture for some cells and days. The black line is θ(z) = Σ β_i z^i "
@@ -49,7 +60,7 @@ def maps(inputs: ReportInputs) -> Section:
     """Soil moisture at several depths on one day."""
     section = Section("maps", "Soil moisture map")
     if not inputs.maps:
-        section.missing.append(absent(inputs, "maps", "The map of soil moisture"))
+        section.missing.extend(absent(inputs, "maps", "The map of soil moisture"))
         return section
     cells = int(next(iter(inputs.maps.values())).notnull().sum())
     day = f" on {inputs.map_date}" if inputs.map_date else ""
@@ -67,7 +78,7 @@ def training(inputs: ReportInputs) -> Section:
     """Loss curves."""
     section = Section("training", "Training")
     if inputs.history is None:
-        section.missing.append(absent(inputs, "history", "Loss curves"))
+        section.missing.extend(absent(inputs, "history", "Loss curves"))
         return section
     caption = (
         "Total loss and each of its four terms by epoch. Training is the mean over the steps of "
@@ -85,12 +96,12 @@ def collocation(inputs: ReportInputs) -> Section:
     """Weights as a map and in numbers, validity by reason, recovery of known error variances."""
     section = Section("collocation", "Triple collocation")
     if inputs.collocation is None:
-        section.missing.append(absent(inputs, "collocation", "Weights"))
+        section.missing.extend(absent(inputs, "collocation", "Weights"))
     else:
         _add_weights(section, inputs, inputs.collocation)
     if inputs.error_recovery is None:
         what = "The comparison of estimated with realised error variances"
-        section.missing.append(absent(inputs, "error_recovery", what))
+        section.missing.extend(absent(inputs, "error_recovery", what))
     else:
         caption = (
             "Estimated over realised error variance, for cells with a valid collocation. The "
@@ -107,7 +118,7 @@ def quality(inputs: ReportInputs) -> Section:
     for name, what in _QUALITY.items():
         frame: pd.DataFrame | None = getattr(inputs, name)
         if frame is None:
-            section.missing.append(absent(inputs, name, what))
+            section.missing.extend(absent(inputs, name, what))
         else:
             section.tables.append(plain_table(frame, f"{what}: {len(frame)}."))
     if inputs.profile_checks is not None:
@@ -124,9 +135,9 @@ def provenance(inputs: ReportInputs) -> Section:
         rows = pd.DataFrame(list(inputs.versions.items()), columns=["part", "version"])
         section.tables.append(plain_table(rows, "Versions of packages and products."))
     else:
-        section.missing.append(absent(inputs, "versions", "Versions"))
+        section.missing.extend(absent(inputs, "versions", "Versions"))
     if not inputs.recipe:
-        section.missing.append(absent(inputs, "recipe", "The recipe"))
+        section.missing.extend(absent(inputs, "recipe", "The recipe"))
     return section
 
 

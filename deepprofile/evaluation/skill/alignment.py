@@ -92,8 +92,29 @@ def calendar(estimates: Sequence[Estimate], reference: xr.Dataset) -> Days:
         ValueError: if no estimate's period meets the reference's.
     """
     own = reference_days(reference)
-    rivals = [estimate for estimate in estimates if not estimate.yields] or estimates
-    axes = [estimate.days for estimate in rivals]
+    rivals = _rivals(estimates)
+    days = _met(rivals, own)
+    if not days.size:
+        named = [*((e.name, e.days) for e in rivals), ("the reference", own)]
+        text = "; ".join(f"{name}: {_period(axis)}" for name, axis in named)
+        raise ValueError(f"estimates and reference have no day in common: {text}")
+    return days
+
+
+def calendar_or_own(estimates: Sequence[Estimate], reference: xr.Dataset) -> Days:
+    """As `calendar`, but the reference's own period where no estimate's meets it."""
+    own = reference_days(reference)
+    days = _met(_rivals(estimates), own)
+    return days if days.size else np.arange(own.min(), own.max() + 1)
+
+
+def _rivals(estimates: Sequence[Estimate]) -> Sequence[Estimate]:
+    return [estimate for estimate in estimates if not estimate.yields] or estimates
+
+
+def _met(estimates: Sequence[Estimate], own: Days) -> Days:
+    """Days from the first to the last on which a period meets ``own``; empty where none does."""
+    axes = [estimate.days for estimate in estimates]
     spans = [
         (max(axis.min(), own.min()), min(axis.max(), own.max()))
         for axis in axes
@@ -101,9 +122,7 @@ def calendar(estimates: Sequence[Estimate], reference: xr.Dataset) -> Days:
     ]
     spans = [(first, last) for first, last in spans if first <= last]
     if not spans:
-        named = [(e.name, axis) for e, axis in zip(rivals, axes, strict=True)]
-        text = "; ".join(f"{n}: {_period(axis)}" for n, axis in [*named, ("the reference", own)])
-        raise ValueError(f"estimates and reference have no day in common: {text}")
+        return np.empty(0, dtype=np.int64)
     return np.arange(min(first for first, _ in spans), max(last for _, last in spans) + 1)
 
 
@@ -198,6 +217,8 @@ def _leave_out(found: Common, estimate: int, series: int, count: int, why: str) 
 
 def on_days(values: NDArray[np.floating], found: Days, days: Days) -> Array:
     """Series of ``found`` days laid on ``days``, NaN where a day is missing."""
+    if not found.size:
+        return np.full((*values.shape[:-1], days.size), np.nan)
     at = positions(days, found)
     if at.size and at[0] >= 0 and np.array_equal(at, np.arange(at[0], at[0] + at.size)):
         return values[..., at[0] : at[0] + at.size].astype(np.float64)
@@ -212,7 +233,8 @@ def reference_days(reference: xr.Dataset) -> Days:
 def _without_days(aligned: Aligned, n_own: NDArray[np.int64], truth: Mask) -> Reasons:
     """Why an estimate has no day at all in common with the reference; empty where it has one."""
     reason = np.full(n_own.shape, "", dtype=object)
-    reason[n_own == 0] = "the estimate has no day in common with the reference"
+    for e, estimate in enumerate(aligned.estimates):
+        reason[e, n_own[e] == 0] = estimate.absence
     reason[aligned.lacks] = "the estimate lacks this cell"
     reason[:, ~truth.any(axis=-1)] = "the reference has no value"
     return reason

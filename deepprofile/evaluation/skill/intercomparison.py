@@ -10,9 +10,16 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 from numpy.typing import NDArray
 
-from deepprofile.evaluation.estimates.base import Estimate, LayerEstimate, positions
+from deepprofile.evaluation.estimates.base import (
+    Estimate,
+    LayerEstimate,
+    cell_keys,
+    positions,
+)
+from deepprofile.evaluation.reference.series import CELL, cell_table
 from deepprofile.evaluation.skill.alignment import on_days
 from deepprofile.evaluation.skill.metrics import Statistics, accumulate, constant, finish
 from deepprofile.evaluation.skill.summaries import MIN_CELLS, quartiles
@@ -164,19 +171,51 @@ def intercompare(
     return Intercomparison(estimate.name, row, column, layers, Statistics.of(sums))
 
 
-def medians(table: pd.DataFrame, min_cells: int = MIN_CELLS) -> pd.DataFrame:
+def table_at(
+    estimate: Estimate,
+    products: Sequence[LayerEstimate],
+    references: Sequence[xr.Dataset],
+    min_days: int = MIN_DAYS,
+    *,
+    batch: int = BATCH,
+) -> pd.DataFrame:
+    """The table of an `Intercomparison` in the cells of references.
+
+    Args:
+        estimate: any estimate.
+        products: products with distinct names.
+        references: see :mod:`deepprofile.evaluation.reference.series`, at least one.
+        min_days: common days below which metrics are missing.
+        batch: cells at a time.
+
+    Returns:
+        Lines of the cells that the estimate has, with ``cell_class`` and ``split`` from the first
+        reference that knows them.
+    """
+    labels = [*CELL, "cell_class", "split"]
+    cells = pd.concat([cell_table(reference)[labels] for reference in references])
+    known = cells.replace("", np.nan).groupby(CELL).first().fillna("").reset_index()
+    at = positions(cell_keys(known["row"], known["column"]), estimate.keys)
+    found = intercompare(estimate, products, at[at >= 0], batch=batch)
+    return found.table(min_days).merge(known, on=CELL, how="left")
+
+
+def medians(
+    table: pd.DataFrame, min_cells: int = MIN_CELLS, *, by: Sequence[str] = ()
+) -> pd.DataFrame:
     """Medians and quartiles over cells of the table of an `Intercomparison`.
 
     Args:
         table: from `Intercomparison.table`, or several in one.
         min_cells: cells below which a line is marked in ``few_cells``.
+        by: further columns of the table within whose values medians are taken.
 
     Returns:
-        A line per estimate, product and layer: ``n_cells`` with metrics, ``n_cells_without``, of
-        each metric the median under its own name and quartiles ``<metric>_q25`` and
-        ``<metric>_q75``, and ``few_cells``.
+        A line per value of ``by``, estimate, product and layer: ``n_cells`` with metrics,
+        ``n_cells_without``, of each metric the median under its own name and quartiles
+        ``<metric>_q25`` and ``<metric>_q75``, and ``few_cells``.
     """
-    groups = table.groupby(["estimate", "product", "top", "bottom"], sort=False)
+    groups = table.groupby([*by, "estimate", "product", "top", "bottom"], sort=False)
     summary = pd.DataFrame({"n_cells": groups["rmsd"].count()})
     summary["n_cells_without"] = groups.size() - summary["n_cells"]
     summary = summary.join(quartiles(groups, METRICS))

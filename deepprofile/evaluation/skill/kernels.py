@@ -1,4 +1,4 @@
-"""Compiled loops over series: sums of days, anomalies, ranks and bootstrap replicates.
+"""Compiled loops over series: sums, anomalies, ranks, bootstrap replicates, counts and means.
 
 Every series is worked on by itself and in the order of its days, so a result does not depend on
 which series are computed together. All loops release the interpreter lock.
@@ -118,4 +118,55 @@ def replicate_sums(x, y, mask, draws, block_days, min_blocks, offset):  # type: 
                 start = int(draws[i, r] * n_starts)
                 for k in range(N_SUMS):
                     result[s, r, k] += block[start, k]
+    return result
+
+
+@numba.njit(cache=True, nogil=True)
+def joint_counts(x, y, mask, edges):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Days of a mask in classes of y (first axis) and x, both between the same equal steps.
+
+    A value on an edge is in the upper class; values beyond the edges are in the outermost classes.
+    """
+    n_classes = len(edges) - 1
+    scale = n_classes / (edges[n_classes] - edges[0])
+    counts = np.zeros((n_classes, n_classes), dtype=np.int64)
+    for s in range(x.shape[0]):
+        for t in range(x.shape[1]):
+            if mask[s, t]:
+                i = _class_of(y[s, t], edges, scale)
+                counts[i, _class_of(x[s, t], edges, scale)] += 1
+    return counts
+
+
+@numba.njit(cache=True, nogil=True)
+def _class_of(value, edges, scale):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    last = len(edges) - 2
+    at = min(max((value - edges[0]) * scale, 0.0), last)
+    i = int(at)
+    while i > 0 and value < edges[i]:
+        i -= 1
+    while i < last and value >= edges[i + 1]:
+        i += 1
+    return i
+
+
+@numba.njit(cache=True, nogil=True)
+def span_means(values, starts):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Means of the finite days of spans, float32 (series, spans); NaN of a span without any.
+
+    Span k begins at day ``starts[k]`` and ends before the next one's; the last one at the end.
+    """
+    n_series, n_days = values.shape
+    n_spans = len(starts)
+    result = np.full((n_series, n_spans), np.nan, dtype=np.float32)
+    for s in range(n_series):
+        for k in range(n_spans):
+            total, count = 0.0, 0
+            last = starts[k + 1] if k + 1 < n_spans else n_days
+            for t in range(starts[k], last):
+                if np.isfinite(values[s, t]):
+                    total += values[s, t]
+                    count += 1
+            if count:
+                result[s, k] = total / count
     return result

@@ -1,6 +1,6 @@
 """The long table: every estimate against every series of a reference on the same days."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from deepprofile.evaluation.estimates.base import Estimate
 from deepprofile.evaluation.skill import uncertainty
 from deepprofile.evaluation.skill.alignment import (
+    Aligned,
+    Common,
+    Days,
     align,
     batches,
     calendar,
@@ -29,11 +32,13 @@ LABELS = ("cell_class", "split", "network", "land_cover", "climate", "texture", 
 LIMITS = tuple(f"{metric}_{end}" for metric in LIMITED for end in ("low", "high"))
 """Confidence limits."""
 COLUMNS = (
-    *("reference", "estimate", "group", "top", "bottom", "row", "column", *LABELS),
+    *("reference", "estimate", "group", "top", "bottom", "answered_by", "row", "column", *LABELS),
     *("n_stations", "n", "n_own", *METRICS, *LIMITS, "r_with_smap", *SHARES),
     *("reason", "interval_reason"),
 )
 """Columns of the long table in their order; labels and limits are there where they are known."""
+Visit = Callable[[NDArray[np.int64], Aligned, Common], None]
+"""What is told of a batch: positions of its series, what was compared, and the days that count."""
 _SERIES = ("group", "top", "bottom", "row", "column")
 
 
@@ -49,6 +54,8 @@ def evaluate(
     seed: int = 0,
     batch: int = BATCH,
     threads: int = 1,
+    days: Days | None = None,
+    visit: Visit | None = None,
 ) -> pd.DataFrame:
     """Metrics of every estimate for every series of a reference.
 
@@ -68,10 +75,14 @@ def evaluate(
         seed: of the bootstrap.
         batch: series at a time; memory grows with batch x estimates x days x threads.
         threads: batches at a time.
+        days: calendar days that series are laid on, without gaps; those of `alignment.calendar`
+            where None.
+        visit: called with every batch, by several threads at once where there are some.
 
     Returns:
-        The long table, a line per series and estimate, with :data:`COLUMNS`. ``n``: days compared,
-        or for an estimate that takes no part those that it would have had; ``n_own``: days that it
+        The long table, a line per series and estimate, with :data:`COLUMNS`. ``answered_by``: what
+        of the estimate is compared, such as which of a product's layers; ``n``: days compared, or
+        for an estimate that takes no part those that it would have had; ``n_own``: days that it
         and the reference have. ``anomaly_r``: correlation of departures from a 35-day moving mean;
         ``spearman``: of ranks; ``kge``: Kling-Gupta efficiency; ``n_stations``: largest number of
         stations on a day; shares of the estimate's values below 0 and above 0.6 m³ m⁻³ on the days
@@ -80,19 +91,28 @@ def evaluate(
         takes no part. The table does not depend on ``batch`` or ``threads``.
 
     Raises:
-        ValueError: if names repeat or no estimate's period meets the reference's.
+        ValueError: if names repeat, or if no estimate's period meets the reference's and no days
+            are given.
     """
     distinct_names(estimates)
-    days = calendar(estimates, reference)
+    days = calendar(estimates, reference) if days is None else days
     draws = uncertainty.draw(days.size, replicates, seed=seed) if replicates else None
     settings = Settings(min_days, smap, level, draws)
 
     def work(todo: tuple[list[Estimate], NDArray[np.int64]]) -> Columns:
         used, series = todo
         aligned = align(used, reference, series, days)
-        columns = measure(aligned, common_days(aligned, min_days), settings)
-        names = np.repeat([estimate.name for estimate in used], series.size)
-        return {"series": np.tile(series, len(used)), "estimate": names, **columns}
+        common = common_days(aligned, min_days)
+        if visit is not None:
+            visit(series, aligned, common)
+        top, bottom = (float(reference[name].to_numpy()[series[0]]) for name in ("top", "bottom"))
+        told = {
+            "estimate": [estimate.name for estimate in used],
+            "answered_by": [estimate.answered_by(top, bottom) for estimate in used],
+        }
+        columns = {name: np.repeat(texts, series.size) for name, texts in told.items()}
+        columns |= measure(aligned, common, settings)
+        return {"series": np.tile(series, len(used)), **columns}
 
     found = list(in_threads(work, batches(estimates, reference, batch), threads))
     return long_table(found, reference, {"reference": name}, COLUMNS)

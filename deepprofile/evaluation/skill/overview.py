@@ -1,0 +1,44 @@
+"""Everything that the long table says of cells together: summaries, classes, what is missing."""
+
+import pandas as pd
+
+from deepprofile.evaluation.skill.strata import compare_classes
+from deepprofile.evaluation.skill.summaries import (
+    CLASS_CELLS,
+    UNKNOWN,
+    class_names,
+    missing_metrics,
+    summarise,
+    summarise_classes,
+)
+
+KEYS = ("reference", "split", "group")
+"""Cells of different ``split`` are kept apart: those that trained a model would flatter it."""
+CLASSES = ("cell_class", "network", "land_cover", "texture", "climate", "collocation")
+"""Columns by which cells are classed where the long table knows a class."""
+TESTED = ("r", "ubrmse", "bias")
+"""Metrics that are tested between classes."""
+
+
+def overview(metrics: pd.DataFrame, min_cells: int = CLASS_CELLS) -> dict[str, pd.DataFrame]:
+    """Tables of the long table.
+
+    Args:
+        metrics: the long table, with at least one line.
+        min_cells: cells below which a line is marked, and a class is not compared with others.
+
+    Returns:
+        ``summary``, ``classes``, ``class_tests`` and ``missing_metrics``; some may be empty.
+    """
+    known = [name for name in CLASSES if name in metrics and _any_known(metrics[name])]
+    tested = (*KEYS[:-1], "estimate", KEYS[-1])
+    return {
+        "summary": summarise(metrics, KEYS, min_cells=min_cells),
+        "classes": summarise_classes(metrics, known, keys=KEYS, min_cells=min_cells),
+        "class_tests": compare_classes(metrics, known, TESTED, keys=tested, min_cells=min_cells),
+        "missing_metrics": missing_metrics(metrics),
+    }
+
+
+def _any_known(classes: pd.Series) -> bool:
+    return bool((class_names(classes) != UNKNOWN).any())
