@@ -13,7 +13,7 @@ from deepprofile.documents import explained, read_document
 from deepprofile.evaluation.estimates.climatology import CLIMATOLOGY
 from deepprofile.evaluation.estimates.sensor import DEPTH
 from deepprofile.evaluation.reference.depths import DEPTH_GROUPS, depth_group
-from deepprofile.evaluation.skill.summaries import MIN_CELLS
+from deepprofile.evaluation.skill.summaries import CLASS_CELLS
 from deepprofile.evaluation.skill.tables import MIN_DAYS
 from deepprofile.evaluation.skill.uncertainty import LEVEL
 from deepprofile.recipe import (
@@ -125,7 +125,7 @@ class Evaluate(_Section):
     """How series are compared; see docs/evaluation.md."""
 
     min_days: Count = MIN_DAYS
-    min_cells: Count = MIN_CELLS
+    min_cells: Count = CLASS_CELLS
     replicates: Annotated[int, Field(ge=0, strict=True)] = 0
     level: Annotated[float, Field(gt=0.0, lt=1.0)] = LEVEL
     seed: Seed = 0
