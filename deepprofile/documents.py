@@ -95,9 +95,9 @@ def _neighbours(folder: Path) -> str:
 
 
 def _explain(file: Path, error: ValidationError, model: type[BaseModel]) -> str:
-    lines = [f"{file}: {error.error_count()} problem(s) in the recipe"]
+    lines = [f"{file}: {error.error_count()} problem(s)"]
     for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"]) or "(whole recipe)"
+        key = ".".join(str(part) for part in problem["loc"]) or "(whole file)"
         if problem["type"] == "extra_forbidden":
             allowed = ", ".join(_keys_at(problem["loc"][:-1], model))
             lines.append(f"  {key}: unknown key. Allowed here: {allowed}")

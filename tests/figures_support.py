@@ -107,7 +107,7 @@ def series(n_cells: int = 5, n_days: int = 90, seed: int = 2) -> DailySeries:
     return DailySeries(table, np.arange(17000, 17000 + n_days), 1, truth, estimates)
 
 
-def density() -> dict[tuple[str, str, str], np.ndarray]:
+def density() -> dict[tuple[str, str, str, str], np.ndarray]:
     """Some days of each estimate at each depth."""
     n = DENSITY_EDGES.size - 1
     found = {}
@@ -115,7 +115,7 @@ def density() -> dict[tuple[str, str, str], np.ndarray]:
         for group in GROUPS:
             counts = np.zeros((n, n), dtype=np.int64)
             counts[np.arange(10, 20), np.arange(10, 20) + i] = 5
-            found[REFERENCE, estimate, group] = counts
+            found[REFERENCE, "", estimate, group] = counts
     return found
 
 

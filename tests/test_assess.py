@@ -115,6 +115,9 @@ def by_hand(estimates, reference, s):
 
 def test_days_by_value_and_series_are_those_of_plain_loops(estimates, references):
     reference = references["other"].isel(series=[0, 1, 4])
+    reference["split"] = ("series", np.array(["train", "", ""]))
+    reference["cell_class"] = ("series", np.array(["core", "extra", "unqualified"]))
+    parts = ["train", "", "unqualified"]
     step = 7
     settings = Settings("profile", step=step, climatology=False, batch=2, threads=2)
     found = assess(estimates, {"x": reference}, settings)
@@ -125,7 +128,7 @@ def test_days_by_value_and_series_are_those_of_plain_loops(estimates, references
         for name in takes_part:
             for day, value in truth.items():
                 if np.isfinite([value, *(said[other][day] for other in takes_part)]).all():
-                    key = ("x", name, str(reference["group"].values[s]))
+                    key = ("x", parts[s], name, str(reference["group"].values[s]))
                     table = counts.setdefault(key, np.zeros((60, 60), int))
                     place = [
                         min(max(bisect_right(DENSITY_EDGES.tolist(), float(v)) - 1, 0), 59)

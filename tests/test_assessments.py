@@ -177,7 +177,7 @@ def test_jobs_give_what_one_call_gives_on_estimates_made_by_hand(done, sources):
     definition, result, *_ = done
     truth = open_ground_truth(f"{definition.root}/ground_truth.zarr").load()
     cells = pd.DataFrame([cell_of(name) for name in CELLS], columns=["row", "column"])
-    truth = label_cells(truth, cells.assign(split="validation"))
+    truth = label_cells(truth, cells.assign(split="qualified"))
     time = np.datetime64("2015-03-31") + 32 * FIRST_BLOCK + np.arange(CUBE_DAYS)
     row, column = np.array([cell_of(name) for name in CELLS]).T
     bounds = [(layer.top, layer.bottom) for layer in LAYERS]
@@ -246,9 +246,9 @@ def test_tables_and_report_are_written_and_the_medians_printed(done):
     np.testing.assert_allclose(metrics["rmse"], found["rmse"])
     assert metrics["estimate"].tolist() == found["estimate"].tolist()
     cells = pd.read_csv(folder / "cells.csv")
-    assert cells["split"].tolist() == ["validation"] * 3
+    assert cells["split"].tolist() == ["qualified"] * 3
     summary = pd.read_csv(folder / "summary.csv")
-    assert summary["n_cells"].max() == 3 and set(summary["split"]) == {"validation"}
+    assert summary["n_cells"].max() == 3 and set(summary["split"]) == {"qualified"}
     assert (folder / "intercomparison.csv").exists()
     assert shown.assessment is result.assessment and shown.subject == "profiles"
     assert result.report == str(folder / "report.html")
@@ -276,13 +276,16 @@ def test_committed_assessments_are_valid(path):
             {"estimates": [{"name": "a", "kind": "sensor", "depth": 0.35}]},
             r"found 0\.35 m; expected metres within one of 0-5 cm",
         ),
-        ({"subject": "nobody"}, "subject: found nobody; expected reading, next, layers, own"),
+        (
+            {"subject": "nobody"},
+            "subject: found nobody; expected one of reading, next, layers, own",
+        ),
         ({"subject": "climatology"}, "subject: found climatology"),
-        ({"products": ["reading"]}, "products: found reading; expected layers, own"),
+        ({"products": ["reading"]}, "products: found reading; expected one of layers, own"),
         ({"baselines": {"mean": ["other"]}}, "baselines.mean: found other; expected"),
         (
             {"estimates": [{"name": "climatology", "kind": "sensor"}], "subject": "climatology"},
-            "climatology: the name stands twice",
+            "climatology: the name of a baseline",
         ),
         ({"period": {"start": "2019-01-01", "end": "2018-01-01"}}, "is before start"),
         ({"period": {"start": 2019}}, "expected a day as YYYY-MM-DD"),

@@ -258,9 +258,9 @@ def test_summary_by_hand():
     assert lines.loc[("50 cm", "b"), "r"] == pytest.approx(0.45)
     assert lines.loc[("50 cm", "a"), "r_q25"] == pytest.approx(0.5)
     assert lines.loc[("50 cm", "a"), "r_q75"] == pytest.approx(0.85)
-    # cell 0 to a, cell 1 shared, cells 2 and 3 to b; a has no R in cell 3
-    assert lines.loc[("50 cm", "a"), "share_won"] == pytest.approx(1.5 / 4)
-    assert lines.loc[("50 cm", "b"), "share_won"] == pytest.approx(2.5 / 4)
+    # cell 0 to a, cell 1 shared, cell 2 to b; in cell 3 b is alone, which is no win
+    assert lines.loc[("50 cm", "a"), "share_won"] == pytest.approx(1.5 / 3)
+    assert lines.loc[("50 cm", "b"), "share_won"] == pytest.approx(1.5 / 3)
     assert list(summary["few_cells"]) == [True, True, False, False]
 
 

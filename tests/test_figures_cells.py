@@ -149,6 +149,18 @@ def test_the_map_knows_every_cell_series_and_metric(assessment):
     assert data["kept"] == [0, 1, 2]
 
 
+def test_the_map_tells_the_split_of_a_cell(assessment):
+    metrics = assessment.metrics.assign(split="validation")
+    metrics.loc[metrics["row"] == 400, "split"] = "train"
+    metrics.loc[metrics["row"] == 401, ["cell_class", "split"]] = "unqualified"
+    inputs = ReportInputs(subject=SUBJECT, assessment=Assessment(metrics))
+    cells = payload(inputs)["cells"]
+    texts = dict(zip(cells["row"], cells["text"], strict=True))
+    assert texts[400] == "NET, core, train" and texts[402] == "NET, core, validation"
+    assert texts[401] == "NET, unqualified"
+    assert "Cells of every split are shown" in station_map.station_map(inputs).widget.caption
+
+
 def test_land_is_a_picture_behind_the_map(assessment):
     x, y = grid.x_centers()[880:1050], grid.y_centers()[390:460]
     land = xr.DataArray(np.ones((70, 170), bool), {"y": y, "x": x}, ("y", "x"))
@@ -195,6 +207,19 @@ def test_table_of_skill_has_medians_quartiles_and_limits(assessment):
     assert first[8].text.startswith(f"{extra.median():.3f} [")
     assert (first[2].text, first[7].text) == ("22", "22")
     assert first[9].text == "100 %: 0.080" and first[10].text == "100 %: 0.0200"
+
+
+def test_an_estimate_in_fewer_core_cells_is_not_the_best_of_them(assessment):
+    metrics = assessment.metrics
+    gone = (metrics["estimate"] == SUBJECT) & (metrics["row"] == 400)
+    metrics = metrics.assign(**{m: metrics[m].mask(gone) for m in ("r", "rmse", "ubrmse", "bias")})
+    table = skill_table(metrics, ["0-5 cm"], "A caption.")
+    model, smap, _ = table.rows
+    assert (model[2].text, smap[2].text) == ("21", "22")
+    assert not model[4].best and smap[4].best
+    assert model[8].best and not smap[8].best  # extra cells: as many as the others
+    assert not any(row[3].best for row in table.rows)  # the bias
+    assert "the setting core_stations asks" in table.caption
 
 
 def test_without_limits_or_core_cells_the_table_says_so(assessment):

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepprofile import grid
+from deepprofile.evaluation.assessment import Assessment
 from deepprofile.evaluation.figures import (
     classes,
     density,
@@ -26,6 +27,7 @@ from deepprofile.evaluation.report import comparison_sections, spread_sections
 from deepprofile.evaluation.report.blocks import Picture
 from deepprofile.evaluation.report.inputs import ReportInputs
 from deepprofile.evaluation.skill.intercomparison import medians
+from deepprofile.evaluation.skill.overview import overview
 from deepprofile.evaluation.skill.pairs import summarise_pairs
 from deepprofile.evaluation.skill.summaries import cell_means
 
@@ -40,7 +42,7 @@ def texts(axes):
 
 
 def test_every_density_panel_tells_its_days_and_cells(assessment):
-    counts = {key[1:]: value for key, value in assessment.density.items()}
+    counts = {key[2:]: value for key, value in assessment.density.items()}
     figure = density.density_scatter(counts, dict.fromkeys(counts, 7))
     axes, bar = figure.axes
     assert texts(axes).count("50 d, 7 cells") == len(ESTIMATES) * len(GROUPS)
@@ -52,7 +54,7 @@ def test_every_density_panel_tells_its_days_and_cells(assessment):
 
 def test_density_lies_above_the_line_where_the_estimate_is_wetter(assessment):
     key = ("climatology", "0-5 cm")  # two classes wetter than the reference
-    figure = density.density_scatter({key: assessment.density[(REFERENCE, *key)]}, {key: 1})
+    figure = density.density_scatter({key: assessment.density[(REFERENCE, "", *key)]}, {key: 1})
     (image,) = figure.axes[0].images
     rows, columns = np.nonzero(~np.ma.getmaskarray(image.get_array()))
     assert image.origin == "lower"
@@ -60,7 +62,7 @@ def test_density_lies_above_the_line_where_the_estimate_is_wetter(assessment):
 
 
 def test_days_without_a_density_are_said_to_be_none(assessment):
-    counts = {("a", "0-5 cm"): assessment.density[REFERENCE, SUBJECT, "0-5 cm"]}
+    counts = {("a", "0-5 cm"): assessment.density[REFERENCE, "", SUBJECT, "0-5 cm"]}
     counts["b", "0-5 cm"] = np.zeros_like(counts["a", "0-5 cm"])
     assert "no days" in texts(density.density_scatter(counts, {}).axes[0])
     with pytest.raises(ValueError, match="at least one day"):
@@ -106,12 +108,7 @@ def test_many_depths_are_spread_from_first_to_last(assessment):
     np.testing.assert_array_equal(found, [8, 6, 4, 2, 0])
 
 
-def test_small_classes_are_left_out_and_named(assessment, monkeypatch):
-    monkeypatch.setattr(
-        comparison_sections,
-        "picture",
-        lambda name, text, drawn, kind: Picture(name, text, kind, {}),
-    )
+def test_small_classes_are_left_out_and_named(assessment, undrawn):
     inputs = ReportInputs(subject=SUBJECT, assessment=assessment)
     section = comparison_sections.classes(inputs)
     assert [p.name for p in section.pictures] == ["classes_stations_1_1", "classes_stations_2_1"]
@@ -120,6 +117,83 @@ def test_small_classes_are_left_out_and_named(assessment, monkeypatch):
     (table,) = section.tables
     assert {row[3].text for row in table.rows} == {"clay"}
     assert "4 of 8 pairs of classes differ" in section.points[0]
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Figures are made and not rendered."""
+    monkeypatch.setattr(
+        comparison_sections,
+        "picture",
+        lambda name, text, drawn, kind: Picture(name, text, kind, {}),
+    )
+
+
+def few_of_climatology(metrics, n_cells):
+    """Metrics with classes by texture; climatology has R in some clay cells, ubRMSE in all."""
+    clay = np.unique(metrics.loc[metrics["texture"] == "clay", "row"])
+    gone = (metrics["estimate"] == "climatology") & metrics["row"].isin(clay[n_cells:])
+    metrics = metrics.drop(columns=["network", "cell_class"])
+    return metrics.assign(r=metrics["r"].mask(gone))
+
+
+@pytest.mark.parametrize(("n_cells", "boxes"), [(7, 5), (8, 6)])
+def test_an_estimate_with_few_cells_of_a_class_has_no_box(assessment, undrawn, n_cells, boxes):
+    metrics = few_of_climatology(assessment.metrics, n_cells)
+    rows = metrics[metrics["group"] == "0-5 cm"].assign(**{"class": metrics["texture"]})
+    panel = classes.ClassPanel("texture", rows, {"clay": 20, "sand": 21}, {})
+    figure = classes.class_boxes([panel], subject=SUBJECT, min_cells=8)
+    assert [len(axes.patches) for axes in figure.axes] == [boxes + 1, 7]  # and a grey stripe
+    shown = Assessment(metrics)
+    inputs = ReportInputs(subject=SUBJECT, assessment=shown, min_cells=8)
+    captions = [picture.caption for picture in comparison_sections.classes(inputs).pictures]
+    text = "No box, because of fewer than 8 cells with a value: climatology in clay (R)."
+    assert [text in caption for caption in captions] == [boxes == 5] * 2
+    assert all("fewer than 8 cells or are not known" in caption for caption in captions)
+
+
+def test_letters_and_table_come_from_the_tests_of_the_written_table(assessment, undrawn):
+    training = assessment.metrics.assign(split="train", row=assessment.metrics["row"] + 100)
+    metrics = pd.concat([assessment.metrics.assign(split="validation"), training])
+    inputs = ReportInputs(subject=SUBJECT, assessment=Assessment(metrics))
+    (table,) = comparison_sections.classes(inputs).tables
+    written = overview(metrics.assign(reason=""))["class_tests"]
+    written = written[(written["estimate"] == SUBJECT) & (written["split"] == "validation")]
+    written = written[written["metric"].isin(["r", "ubrmse"]) & (written["p_adjusted"] < 0.05)]
+    found = sorted(row[-1].sort for row in table.rows)
+    assert found == sorted(written["p_adjusted"]) and len(found) == 4
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "called", "n_cells"),
+    [
+        ("split", ["train", "validation", "candidate"], "validation cells", 2),
+        ("split", ["unqualified", "qualified", "qualified"], "qualified cells", 4),
+        ("cell_class", ["unqualified", "core", "extra"], "cells", 4),
+    ],
+)
+def test_products_are_compared_in_the_cells_that_count(
+    assessment, undrawn, column, values, called, n_cells
+):
+    table = assessment.intercomparison
+    table = table.assign(**{column: np.array(values)[(table["row"] - 400) % 3]})
+    inputs = ReportInputs(subject=SUBJECT, assessment=Assessment(assessment.metrics, None, table))
+    section = comparison_sections.products(inputs)
+    (shown,) = section.tables
+    assert [row[1].text for row in shown.rows] == [str(n_cells)] * 2
+    own = table[(table["row"] % 3 == 2) | ((table["row"] % 3 == 0) & (n_cells == 4))]
+    assert shown.rows[0][2].sort == pytest.approx(own["rmsd"].median())
+    assert f"Medians over {called}." in shown.caption
+    assert "Fewer than 20 cells, so read with care: SMAP L4 0-5 cm" in shown.caption
+    assert all(f"the products in {called}," in picture.caption for picture in section.pictures)
+
+
+def test_products_without_a_cell_that_counts_are_not_compared(assessment, undrawn):
+    table = assessment.intercomparison.assign(split="train")
+    inputs = ReportInputs(subject=SUBJECT, assessment=Assessment(assessment.metrics, None, table))
+    section = comparison_sections.products(inputs)
+    assert not section.tables and not section.pictures
+    assert "no validation cell" in section.missing[0]
 
 
 def test_class_boxes_name_classes_with_their_cells(assessment):

@@ -224,6 +224,19 @@ def test_cells_of_another_split_do_not_count(metrics):
     assert "on 12 validation and" in sections.brief(inputs).points[0]
 
 
+def test_qualified_cells_count_like_those_of_validation(metrics):
+    names = {700: "unqualified", 701: "candidate", 702: "train", 703: "validation"}
+    every = metrics.assign(split=metrics["row"].map(names).fillna("qualified"))
+    without = every[every["row"] > 703]
+    for table, n_cells, called in (
+        (every, 21, "validation and qualified cells"),
+        (without, 20, "qualified cells"),
+    ):
+        inputs = ReportInputs(assessment=Assessment(table))
+        assert judged.judged(inputs)["truth"]["row"].nunique() == n_cells
+        assert judged.cells_judged(inputs) == called
+
+
 def test_without_splits_all_qualified_cells_are_judged(metrics):
     every = metrics.assign(split="")
     every.loc[every["row"] == 700, "cell_class"] = "unqualified"
@@ -244,8 +257,81 @@ def test_depths_at_which_others_are_better_are_named(summary):
     assert sentences[1].endswith("at: 0-5 cm, 0-100 cm.")
 
 
+def fewer_cells(summary, estimate, groups):
+    """A summary in which an estimate has metrics in one cell less at some depths."""
+    there = (summary["estimate"] == estimate) & summary["group"].isin(groups)
+    return summary.assign(n_cells=summary["n_cells"] - there)
+
+
+def test_an_estimate_with_fewer_cells_is_not_ranked(summary):
+    groups = ["20 cm", "0-100 cm"]
+    fewer = fewer_cells(fewer_cells(summary, "mean", groups), "gldas", groups)
+    sentences = findings.compare_depths(fewer, "deepprofile")
+    assert sentences[0].startswith("20 cm: R of SMAP L4 (") and "plain mean" not in sentences[0]
+    assert sentences[-1].startswith(
+        "Metrics in fewer cells than others: GLDAS and plain mean at 20 cm, 0-100 cm. "
+    )
+    columns = [findings.RESULT["r"]]
+    marks = {
+        group: [name for name, (value,) in findings.group_lines(fewer, group, columns)
+                if value.best]
+        for group in GROUPS
+    }  # fmt: skip
+    assert marks["20 cm"] == ["smap_l4"] and marks["0-5 cm"] == ["deepprofile"]
+    everywhere = [findings.group_lines(summary, "20 cm", columns)]
+    assert [n for lines in everywhere for n, (value,) in lines if value.best] == ["mean"]
+
+
+def test_a_subject_with_fewer_cells_is_said_to_be_not_ranked(summary):
+    fewer = fewer_cells(summary, "deepprofile", ["20 cm"])
+    sentences = findings.compare_depths(fewer, "deepprofile")
+    assert sentences[0].endswith("not surpassed by R or ubRMSE at: 0-5 cm, 0-100 cm.")
+    assert sentences[1].startswith(
+        "DeepProfile has metrics in fewer cells than others at 20 cm: it is not ranked there"
+    )
+    assert len(sentences) == 2
+    assert findings.depths_behind(fewer, "deepprofile") == []
+
+
+def test_a_depth_without_a_rival_of_as_many_cells_is_not_said_to_be_led(summary):
+    alone = summary
+    for other in SHIFTS:
+        if other != "deepprofile":
+            alone = fewer_cells(alone, other, ["0-5 cm"])
+    assert findings.depths_judged(alone, "deepprofile") == ["20 cm", "0-100 cm"]
+    texts = findings.compare_depths(alone, "deepprofile")
+    assert texts[1].endswith("not surpassed by R or ubRMSE at: 0-100 cm.")
+
+
+def test_the_brief_counts_the_depths_at_which_medians_rest_on_as_many_cells(metrics):
+    kept = (metrics["estimate"] != "deepprofile") | (metrics["group"] != "20 cm")
+    gone = metrics.assign(**{name: metrics[name].where(kept | (metrics["row"] > 700))
+                             for name in ("r", "rmse", "ubrmse")})  # fmt: skip
+    points = sections.brief(ReportInputs(assessment=Assessment(gone))).points
+    text = "at: no depth (of 2 at which it is ranked with others)."
+    assert any(point.endswith(text) for point in points)
+    assert any("it is not ranked there" in point for point in points)
+
+
+def test_no_bias_is_marked_as_the_best(summary):
+    table = results_table(summary, list(GROUPS), "caption", names=("r", "bias"))
+    assert any(row[2].best for row in table.rows)
+    assert not any(row[3].best for row in table.rows)
+
+
+def test_captions_name_the_least_number_of_cells_that_was_set(metrics):
+    def caption(least):
+        inputs = ReportInputs(assessment=Assessment(metrics), min_cells=least)
+        (section,) = [s for s in sections.results(inputs) if s.name == "results_truth"]
+        return section.tables[0].caption
+
+    assert "Fewer than 13 cells, so read with care: 0-5 cm, 20 cm, 0-100 cm." in caption(13)
+    assert "read with care" not in caption(12)  # every depth has 12 validation cells
+
+
 def test_a_subject_that_is_not_in_the_table_is_judged_nowhere(summary):
     assert findings.compare_depths(summary, "other") == []
+    assert findings.depths_behind(summary, "other") == []
 
 
 values = st.lists(
@@ -256,7 +342,7 @@ values = st.lists(
 @hypothesis.example([0.0, 0.0005], findings.COLUMNS[0])
 @given(values, st.sampled_from(findings.COLUMNS))
 def test_best_values_equal_a_plain_search(found, column):
-    distance = {"high": lambda v: -v, "low": lambda v: v, "zero": abs}.get(column.better)
+    distance = {"high": lambda v: -v, "low": lambda v: v}.get(column.better)
     shown = [round(v * column.factor, column.digits) for v in found]
     finite = [v for v in shown if not np.isnan(v)]
     marks = findings.best(np.array(found), column)
@@ -369,6 +455,7 @@ def test_violins_count_cells_once(metrics):
         axes = violins(frame).axes[-1]
         names = [text.get_text() for text in axes.get_xticklabels()]
         assert names == [f"{group}\nn = 24" for group in GROUPS]
+        assert axes.get_xlabel().endswith("n is the number of cells with any estimate")
 
 
 def test_few_cells_are_drawn_as_points(metrics):

@@ -1,5 +1,7 @@
 import os
 import signal
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,3 +149,44 @@ def test_workers_are_known_whatever_the_client_asks_meanwhile(client, monkeypatc
     monkeypatch.setattr(client, "_update_scheduler_info", refreshed)
     assert not client.scheduler_info(n_workers=-1)["workers"]
     assert len(workers_of(client)) == 2
+
+
+def kill_after(job, folder):
+    """End well, and let the worker die once all have ended, when its results lie nowhere else."""
+    runs = Path(folder) / f"{job.value}"
+    again = runs.exists()
+    runs.touch()
+    if again and job.fault == "again":
+        raise OSError("second time")
+    return job.value, os.getpid()
+
+
+@pytest.mark.parametrize("fault", ["", "again"])
+def test_results_that_die_with_their_worker_are_computed_again(client, tmp_path, fault):
+    """The driver is slow; meanwhile the worker that holds a result is killed."""
+    jobs = [Number(i, fault if i == 5 else "") for i in range(8)]
+    killed = []
+
+    def slow(n, _):
+        if n == 1:
+            wait_until(lambda: len(list(tmp_path.iterdir())) == len(jobs))
+            time.sleep(0.5)  # the last results are told to the scheduler
+            held = client.run(lambda dask_worker: list(dask_worker.data.values()))
+            address = next(a for a, values in held.items() if 5 in [v[0] for v in values])
+            killed.append(address)
+            with suppress(OSError):
+                client.run(lambda: os.kill(os.getpid(), signal.SIGKILL), workers=[address])
+
+    done, failed = run_jobs(
+        client, kill_after, jobs, args=(str(tmp_path),), on_done=slow, retries=0
+    )
+    assert killed
+    assert {job.value for job, _ in done} | {f.job.value for f in failed} == set(range(8))
+    wrong = [(5, "OSError: second time")] if fault else []
+    assert [(f.job.value, f.error) for f in failed] == wrong
+
+
+def wait_until(true, seconds=30):
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        time.sleep(0.05)

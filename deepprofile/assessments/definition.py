@@ -143,6 +143,7 @@ class Definition(_Section):
     baselines: Baselines = Baselines()
     subject: str
     products: list[str] = []
+    samples: str | None = None
     evaluate: Evaluate = Evaluate()
 
     @model_validator(mode="after")
@@ -150,11 +151,13 @@ class Definition(_Section):
         given = [estimate.name for estimate in self.estimates]
         means = self.baselines.means
         taken = [*means, *([CLIMATOLOGY] if self.baselines.climatology else [])]
-        twice = sorted(name for name, count in Counter([*given, *taken]).items() if count > 1)
+        twice = sorted(name for name, count in Counter(given).items() if count > 1)
         if twice:
+            raise ValueError(f"estimates: {', '.join(twice)}: the name stands twice; rename one")
+        reserved = sorted(set(given) & set(taken))
+        if reserved:
             raise ValueError(
-                f"estimates: {', '.join(twice)}: the name stands twice; expected each once"
-                + (f", and {' and '.join(taken)} for the baselines" if taken else "")
+                f"estimates: {', '.join(reserved)}: the name of a baseline; rename the estimate"
             )
         for name, members in means.items():
             _among(f"baselines.{name}", members, given)
@@ -195,5 +198,5 @@ def load_definition(path: str | Path, root: str | None = None) -> Definition:
 def _among(key: str, names: Sequence[str], allowed: Sequence[str]) -> None:
     stray = sorted(set(names) - set(allowed))
     if stray:
-        some = ", ".join(allowed) or "none of these estimates"
+        some = f"one of {', '.join(allowed)}" if allowed else "nothing: no estimate here can be it"
         raise ValueError(f"{key}: found {', '.join(stray)}; expected {some}")

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from deepprofile import places
-from deepprofile.assessments.definition import Baselines, Definition, Table
+from deepprofile.assessments.definition import Baselines, Definition, Sensor, Table
 from deepprofile.assessments.estimates import (
     Source,
     check_products,
@@ -29,8 +29,10 @@ from deepprofile.evaluation.assessment import Assessment
 from deepprofile.evaluation.estimates.base import cell_keys
 from deepprofile.evaluation.reference.ground_truth import UNQUALIFIED
 from deepprofile.evaluation.reference.series import cell_table, label_cells
+from deepprofile.evaluation.report.judged import QUALIFIED, VALIDATION
 from deepprofile.evaluation.report.page import ReportInputs, console_table, write_report
 from deepprofile.progress import meter
+from deepprofile.stages.compare import chosen_cells
 from deepprofile.stages.context import StageError
 from deepprofile.stages.publication import versions
 from deepprofile.stages.stations import StationData, open_ground_truth, store_ground_truth
@@ -40,8 +42,6 @@ from deepprofile.store.layout import TILE_COLUMNS, TILE_ROWS
 CELLS_PER_JOB = 16
 """Station cells that one job compares: those of a tile lie side by side in cubes."""
 STATIONS = "stations"
-VALIDATION = "validation"
-"""``split`` of the cells that are judged: all that qualify."""
 MAX_NOTED = 10
 Cells = NDArray[np.int64]
 
@@ -57,6 +57,7 @@ class AssessJob:
         sources: the estimates.
         baselines: the means that are further estimates.
         settings: how they are compared.
+        samples: see `_judged`.
     """
 
     number: int
@@ -65,6 +66,7 @@ class AssessJob:
     sources: tuple[Source, ...]
     baselines: Baselines
     settings: Settings
+    samples: str | None
 
     @property
     def key(self) -> str:
@@ -107,11 +109,12 @@ def run_assessment(definition: Definition, client: Client, console: Console) -> 
     apart = _overlaps(definition, sources, truth)
     found = _compare(definition, sources, url, truth, client, console)
     silent = _silent(definition, found.metrics)
-    notes += ({**silent, **apart}).values()
+    cells = _judged(cell_table(truth), definition.samples)
+    notes += [*({**silent, **apart}).values(), *_left_out(cells, definition)]
     for note in notes[:MAX_NOTED]:
         console.print(f"  [yellow]note[/yellow] {escape(note)}", highlight=False)
     made = write_tables(f"{root}/report", found, min_cells=definition.evaluate.min_cells)
-    places.write_csv(f"{root}/report/cells.csv", _judged(cell_table(truth)))
+    places.write_csv(f"{root}/report/cells.csv", cells)
     with console.status("drawing the report"):
         page = write_report(f"{root}/report/report.html", _inputs(definition, truth, found, notes))
     _print(made["summary"], console)
@@ -124,7 +127,7 @@ def assess_cells(job: AssessJob) -> Assessment:
     keys = np.array(job.cells, dtype=np.int64)
     mine = np.isin(_keys(whole), keys)
     reference = whole.isel(series=np.flatnonzero(mine)).load()
-    reference = label_cells(reference, _judged(cell_table(reference)))
+    reference = label_cells(reference, _judged(cell_table(reference), job.samples))
     estimates = open_estimates(job.sources, job.baselines, whole, keys)
     return assess(estimates, {STATIONS: reference}, job.settings)
 
@@ -167,7 +170,7 @@ def _compare(
         climatology=baselines.climatology,
     )
     jobs = [
-        AssessJob(number, cells, url, tuple(sources), baselines, settings)
+        AssessJob(number, cells, url, tuple(sources), baselines, settings, definition.samples)
         for number, cells in enumerate(_groups(truth))
     ]
     with meter(console, "comparing", len(jobs)) as progress:
@@ -197,9 +200,19 @@ def _keys(reference: xr.Dataset) -> Cells:
     return cell_keys(reference["row"].to_numpy(), reference["column"].to_numpy())
 
 
-def _judged(cells: pd.DataFrame) -> pd.DataFrame:
-    """Cells with the split by which tables keep those that qualify apart from the rest."""
-    return cells.assign(split=np.where(cells["cell_class"] == UNQUALIFIED, UNQUALIFIED, VALIDATION))
+def _judged(cells: pd.DataFrame, samples: str | None) -> pd.DataFrame:
+    """Cells with the split by which tables keep those that count apart from the rest.
+
+    Args:
+        cells: of the ground truth.
+        samples: URL of the cube of samples of a model; None where no estimate was trained.
+    """
+    cells = cells.assign(split=np.where(cells["cell_class"] == UNQUALIFIED, UNQUALIFIED, QUALIFIED))
+    if samples is None:
+        return cells
+    known = chosen_cells(samples)[["row", "column", "split"]].rename(columns={"split": "of_model"})
+    found = cells.merge(known, on=["row", "column"], how="left")["of_model"].to_numpy()
+    return cells.assign(split=np.where(pd.isna(found), cells["split"], found))
 
 
 def _overlaps(
@@ -212,15 +225,34 @@ def _overlaps(
     """
     found = extents(sources, definition.baselines, truth)
     n_cells, n_days = len(cell_table(truth)), truth.sizes["time"]
-    notes = {
-        name: f"estimate {name}: has {cells} of {n_cells} station cells and {days} of {n_days} "
-        "days, so nothing of it can be compared"
-        for name, (cells, days) in found.items()
-        if not cells or not days
-    }
+    depths = {one.name: one.depth for one in definition.estimates if isinstance(one, Sensor)}
+    notes = {}
+    for name, (cells, days) in found.items():
+        if not cells and name in depths:
+            notes[name] = (
+                f"estimate {name}: no station has readings at {depths[name]:g} m, so nothing of "
+                "it can be compared"
+            )
+        elif not cells or not days:
+            notes[name] = (
+                f"estimate {name}: has {cells} of {n_cells} station cells and {days} of {n_days} "
+                "days, so nothing of it can be compared"
+            )
     if len(notes) == len(found):
         raise StageError("; ".join(notes.values()))
     return notes
+
+
+def _left_out(cells: pd.DataFrame, definition: Definition) -> list[str]:
+    """How many cells do not count, and why."""
+    few, rule = int((cells["split"] == UNQUALIFIED).sum()), definition.ground_truth
+    if not few:
+        return []
+    return [
+        f"{few} of {len(cells)} station cells do not qualify: they have no {rule.min_days} days at "
+        f"one depth below {rule.min_depth:g} m (ground_truth.min_days, ground_truth.min_depth). "
+        "They are in the files and in no median or figure"
+    ]
 
 
 def _silent(definition: Definition, metrics: pd.DataFrame) -> dict[str, str]:
@@ -251,6 +283,7 @@ def _inputs(
         station_notes=pd.DataFrame({"note": remarks}),
         recipe=json.dumps(definition.model_dump(mode="json"), indent=2),
         versions=versions(),
+        min_cells=definition.evaluate.min_cells,
     )
 
 
@@ -261,7 +294,7 @@ def _noted(truth: xr.Dataset, attribute: str) -> list[dict[str, str]]:
 
 def _print(summary: pd.DataFrame, console: Console) -> None:
     """Medians over the cells that qualify, or over all where none does."""
-    judged = summary[summary["split"] == VALIDATION]
+    judged = summary[summary["split"].isin([VALIDATION, QUALIFIED])]
     title = "Medians over core and extra cells"
     if judged.empty:
         judged, title = summary, "Medians over cells, none of which qualifies as core or extra"

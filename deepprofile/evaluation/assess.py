@@ -32,6 +32,7 @@ from deepprofile.evaluation.skill.intercomparison import medians, table_at
 from deepprofile.evaluation.skill.keeping import (
     Density,
     Spans,
+    density_keys,
     merge_density,
     merge_lines,
     merge_series,
@@ -228,7 +229,7 @@ def _against(
     seasonal = settings.climatology and Climatology.possible(reference)
     made = [*estimates, *([Climatology.of(reference)] if seasonal else [])]
     days = calendar_or_own(made, reference)
-    density = Density(reference["group"].to_numpy().astype(str))
+    density = Density(density_keys(reference))
     names = [one.name for one in made]
     spans = Spans(reference, names, days, settings.step) if settings.step else None
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 DENSITY_EDGES = np.linspace(0.0, 0.6, 61)
 """Edges in m³ m⁻³ of the classes in which days are counted; values beyond are in the outermost."""
 Counts = NDArray[np.int64]
+DensityKey = tuple[str, str, str, str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,13 +42,15 @@ class Assessment:
         pairs: the table of pairs, see `deepprofile.evaluation.skill.pairs`; empty for none.
         intercomparison: lines per cell and layer of a product, see
             `deepprofile.evaluation.skill.intercomparison`; empty for none.
-        density: by reference, estimate and depth group the number of compared days in classes of
-            the reference (first axis) and of the estimate, between ``DENSITY_EDGES``.
+        density: by reference, part, estimate and depth group the number of compared days in
+            classes of the reference (first axis) and of the estimate, between ``DENSITY_EDGES``.
+            The part is the ``split`` of the cells; where they have none it is ``"unqualified"``
+            for those that don't qualify and empty for the rest.
         series: None for none.
     """
 
     metrics: pd.DataFrame
     pairs: pd.DataFrame = field(default_factory=pd.DataFrame)
     intercomparison: pd.DataFrame = field(default_factory=pd.DataFrame)
-    density: Mapping[tuple[str, str, str], Counts] = field(default_factory=dict)
+    density: Mapping[DensityKey, Counts] = field(default_factory=dict)
     series: DailySeries | None = None

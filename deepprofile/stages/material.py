@@ -55,6 +55,7 @@ def report_inputs(context: Context, assessment: Assessment) -> ReportInputs:
         station_notes=_of_stations(context, "notes", ["note"]),
         recipe=json.dumps(recipe.model_dump(mode="json"), indent=2),
         versions=versions(),
+        min_cells=recipe.evaluate.min_cells,
         missing={} if known else {"error_recovery": "only a synthetic Earth knows its truth"},
     )
 

@@ -121,7 +121,8 @@ def store_ground_truth(
         FileNotFoundError: as `prepare_ground_truth`.
     """
     maps = data.ground_truth.class_maps.values()
-    sources = [*data.stations.urls, *data.stations.tables, *(chosen.url for chosen in maps)]
+    sources = [*data.stations.urls, *data.stations.tables]
+    sources += [url for chosen in maps for url in (chosen.url, chosen.table) if url]
     tags = [tags_text(source) for source in sources]
     digest = fingerprint_of([FORM, settings, *tags])
     if _digest(url) == digest:

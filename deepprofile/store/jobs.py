@@ -7,7 +7,7 @@ worker is lost: it must be deterministic, and writing its result again must chan
 import traceback
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
@@ -23,13 +23,16 @@ MAX_JOB_BYTES = 1_000_000
 """Limit of what travels through the scheduler with one job."""
 WINDOW = 3
 """Jobs in flight for each worker thread."""
+LOSABLE = ("pending", "lost", "finished")
+"""States of a future that had ended and whose result died with a worker: it is computed again."""
+MAX_TRIES = 3
+"""How often that may be, and a result may be found unreadable."""
 NO_WORKERS = (
     "the cluster has no workers yet. Wait until some have joined its scheduler, or start some with "
     "`dask worker ADDRESS`, where ADDRESS is the scheduler's."
 )
 """Said where nothing can be known of workers, as none has joined."""
 
-_Ended = list[tuple[Any, Future[Any]]]
 Progress = Callable[[int, int], None]
 """Called with the number of jobs that have ended and the number of all."""
 
@@ -75,11 +78,20 @@ class JobFailure:
         job: the job.
         error: type and message of its last error.
         traceback: where the error rose, in the worker.
+        killed: whether it ended as its workers died.
     """
 
     job: Any
     error: str
     traceback: str
+    killed: bool = False
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What a job returned."""
+
+    value: Any
 
 
 def without_workers(failure: JobFailure) -> bool:
@@ -141,25 +153,24 @@ def run_jobs(
             workers=workers,
         )
 
-    def settle(ended: _Ended) -> None:
-        good = [future for _, future in ended if future.status == "finished"]
-        results = dict(zip(good, client.gather(good), strict=True))
-        for job, future in ended:
-            if future in results:
-                done.append((job, results[future]))
-            else:
-                failed.append(_failure(job, future))
-            if on_done is not None:
-                on_done(len(done) + len(failed), len(jobs))
+    def settle(job: Job, end: JobFailure | _Result) -> None:
+        if isinstance(end, JobFailure):
+            failed.append(end)
+        else:
+            done.append((job, end.value))
+        if on_done is not None:
+            on_done(len(done) + len(failed), len(jobs))
 
-    with closing(_ended(client, submit, jobs, window)) as batches:
-        for ended in batches:
-            suspects += [job for job, future in ended if _was_killed(future)]
-            settle([(job, future) for job, future in ended if not _was_killed(future)])
+    with closing(_ended(client, submit, jobs, window)) as ended:
+        for job, end in ended:
+            if isinstance(end, JobFailure) and end.killed:
+                suspects.append(job)
+            else:
+                settle(job, end)
     # A worker that dies takes the jobs beside the guilty one along. Alone, only that one fails.
-    with closing(_ended(client, submit, suspects, 1)) as batches:
-        for ended in batches:
-            settle(ended)
+    with closing(_ended(client, submit, suspects, 1)) as ended:
+        for job, end in ended:
+            settle(job, end)
     return done, failed
 
 
@@ -213,14 +224,15 @@ def _ended(
     submit: Callable[[Sequence[Job]], list[Future[Any]]],
     jobs: Sequence[Job],
     window: int,
-) -> Generator[_Ended]:
-    """Jobs and their futures as they end, never more than ``window`` in flight.
+) -> Generator[tuple[Any, JobFailure | _Result]]:
+    """Jobs and how they ended, never more than ``window`` in flight.
 
     Client and scheduler take milliseconds for whatever is sent at once, be it one job or many: new
     ones follow when a third of the window has ended.
     """
     waiting = iter(jobs)
     running: dict[Future[Any], Job] = {}
+    tries: Counter[Future[Any]] = Counter()
     queue = as_completed()
     try:
         while True:
@@ -231,13 +243,34 @@ def _ended(
                 queue.update(started)
             if not running:
                 return
-            yield [(running.pop(future), future) for future in queue.next_batch()]
+            batch = queue.next_batch()
+            results = _results(client, batch)
+            for future in batch:
+                if future in results:
+                    yield running.pop(future), _Result(results[future])
+                elif future.status in LOSABLE and tries[future] < MAX_TRIES:
+                    tries[future] += 1
+                    queue.add(future)
+                else:
+                    yield running[future], _failure(running.pop(future), future)
     finally:
         client.cancel(list(running))
 
 
-def _was_killed(future: Future[Any]) -> bool:
-    return future.status == "error" and isinstance(future.exception(), KilledWorker)
+def _results(client: Client, futures: Sequence[Future[Any]]) -> dict[Future[Any], Any]:
+    """Results of those that have ended well.
+
+    A result may have died with its worker meanwhile; then it is computed again, and its job may
+    fail this time, which must not hide the results of the others.
+    """
+    ready = [future for future in futures if future.status == "finished"]
+    with suppress(Exception):
+        return dict(zip(ready, client.gather(ready), strict=True))
+    found = {}
+    for future in ready:
+        with suppress(Exception):
+            found[future] = future.result()
+    return found
 
 
 def _check_jobs(function: Callable[..., Any], jobs: Sequence[Job], args: tuple[Any, ...]) -> None:
@@ -258,10 +291,12 @@ def _check_jobs(function: Callable[..., Any], jobs: Sequence[Job], args: tuple[A
 def _failure(job: Job, future: Future[Any]) -> JobFailure:
     """Why a job ended without a result."""
     if future.status != "error":
-        return JobFailure(job, f"the task was {future.status}", "")
+        found = "its result can't be read" if future.status == "finished" else future.status
+        return JobFailure(job, f"the task was ended: {found}", "")
     error = future.exception()
     lines = traceback.format_tb(future.traceback())
-    return JobFailure(job, f"{type(error).__name__}: {_text_of(error)}", "".join(lines))
+    text = f"{type(error).__name__}: {_text_of(error)}"
+    return JobFailure(job, text, "".join(lines), isinstance(error, KilledWorker))
 
 
 def _text_of(error: BaseException | None) -> str:

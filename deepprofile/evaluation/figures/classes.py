@@ -103,13 +103,46 @@ def _height(panels: Sequence[ClassPanel]) -> float:
     return 0.9 + 0.5 * len(panels) + (0.1 + 0.06 * n_estimates) * n_classes
 
 
+def without_box(
+    panel: ClassPanel, metrics: Sequence[str], min_cells: int
+) -> dict[str, dict[str, list[str]]]:
+    """Estimates that have too few cells with a value for a box: by estimate and class the metrics.
+
+    Args:
+        panel: what is drawn.
+        metrics: columns that are drawn.
+        min_cells: cells with a value that a box needs.
+    """
+    counts = panel.cells.groupby(["estimate", "class"], sort=False)[list(metrics)].count()
+    found: dict[str, dict[str, list[str]]] = {}
+    for estimate in dict.fromkeys(panel.cells["estimate"]):
+        for name in panel.sizes:
+            key = (estimate, name)
+            there = counts.loc[key] if key in counts.index else dict.fromkeys(metrics, 0)
+            few = [metric for metric in metrics if there[metric] < min_cells]
+            if few:
+                found.setdefault(estimate, {})[name] = few
+    return found
+
+
 def class_boxes(
-    panels: Sequence[ClassPanel], metrics: Sequence[str] = ("r", "ubrmse"), subject: str = ""
+    panels: Sequence[ClassPanel],
+    metrics: Sequence[str] = ("r", "ubrmse"),
+    subject: str = "",
+    *,
+    min_cells: int = 1,
 ) -> Figure:
     """Boxes of each metric by class and estimate; a row of panels for each column of classes.
 
     A box reaches from the lower to the upper quartile over cells, with the median as a line;
     whiskers end at the 5th and 95th percentile. Letters stand at the right.
+
+    Args:
+        panels: columns of classes; those without a class are left out.
+        metrics: columns to draw.
+        subject: name of the estimate that is judged, drawn in black.
+        min_cells: cells with a value that a box needs; an estimate with fewer in a class has none
+            there, see `without_box`.
 
     Raises:
         ValueError: if no panel has a class.
@@ -130,7 +163,7 @@ def class_boxes(
     )
     for row, panel in zip(grid, panels, strict=True):
         for axes, metric in zip(row, metrics, strict=True):
-            _panel(axes, panel, metric, ordered)
+            _panel(axes, panel, metric, ordered, max(min_cells, 1))
         _name_classes(row[0], panel)
         for axes in row[1:]:
             axes.set_yticks([])
@@ -141,13 +174,16 @@ def class_boxes(
     return figure
 
 
-def _panel(axes: Axes, panel: ClassPanel, metric: str, palette: Mapping[str, str]) -> None:
+def _panel(
+    axes: Axes, panel: ClassPanel, metric: str, palette: Mapping[str, str], min_cells: int
+) -> None:
     step = 0.84 / len(palette)
     for i, (estimate, colour) in enumerate(palette.items()):
         rows = panel.cells[panel.cells["estimate"] == estimate]
         values = [rows.loc[rows["class"] == name, metric].dropna() for name in panel.sizes]
         shift = (i - (len(palette) - 1) / 2) * step
-        found = {place + shift: v.to_numpy() for place, v in enumerate(values) if len(v)}
+        found = {place + shift: v.to_numpy() for place, v in enumerate(values)
+                 if len(v) >= min_cells}  # fmt: skip
         if found:
             _boxes(axes, found, step * 0.8, colour)
     for place, name in enumerate(panel.sizes):

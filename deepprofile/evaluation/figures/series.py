@@ -22,6 +22,7 @@ from deepprofile.evaluation.figures.style import (
     subject_first,
     tidy,
 )
+from deepprofile.evaluation.reference.depths import GROUP_NAMES
 
 MAX_DEPTHS = 5
 MAX_ESTIMATES = 5
@@ -100,7 +101,9 @@ def drawn_series(series: DailySeries, reference: str, cell: ExampleCell) -> NDAr
     here = (table["reference"] == reference) & (table["row"] == cell.row)
     here &= table["column"] == cell.column
     at = np.flatnonzero(here)
-    order = at[np.lexsort((table["bottom"].to_numpy()[at], table["top"].to_numpy()[at]))]
+    ranks = {group: rank for rank, group in enumerate(GROUP_NAMES)}
+    place = np.array([ranks.get(group, len(ranks)) for group in table["group"].to_numpy()[at]])
+    order = at[np.lexsort((table["bottom"].to_numpy()[at], place))]
     if order.size <= MAX_DEPTHS:
         return order
     return order[np.linspace(0, order.size - 1, MAX_DEPTHS).round().astype(np.int64)]

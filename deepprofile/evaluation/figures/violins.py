@@ -68,7 +68,8 @@ def violins(
     counts = counted["group"].value_counts()
     names = [f"{group}\nn = {counts.get(group, 0)}" for group in groups]
     panels[-1].set_xticks(range(len(groups)), names, fontsize=SMALL - 0.5)
-    panels[-1].set_xlabel("Depth group, with the number of cells", fontsize=SMALL + 0.5)
+    text = "Depth group; n is the number of cells with any estimate"
+    panels[-1].set_xlabel(text, fontsize=SMALL + 0.5)
     patches = [Patch(color=colour, alpha=0.75) for colour in palette.values()]
     legend_above(figure, patches, [label(name) for name in palette])
     return figure

@@ -9,6 +9,7 @@ from deepprofile.evaluation.figures.classes import (
     class_boxes,
     letters,
     pages,
+    without_box,
 )
 from deepprofile.evaluation.figures.intercomparison import (
     METRICS,
@@ -20,18 +21,23 @@ from deepprofile.evaluation.figures.pairs import MAX_OTHERS, paired_shares
 from deepprofile.evaluation.figures.style import METRIC_LABELS, in_words, label
 from deepprofile.evaluation.reference.depths import COLUMN_GROUP, DEPTH_GROUPS
 from deepprofile.evaluation.report.blocks import Section, Table, picture, plain_table
+from deepprofile.evaluation.report.findings import few_cells
 from deepprofile.evaluation.report.inputs import ReportInputs
 from deepprofile.evaluation.report.judged import (
+    NO_CELLS,
     called,
     cells_judged,
+    cells_of,
+    counted_lines,
     in_order,
     judged,
     judged_lines,
 )
 from deepprofile.evaluation.skill.intercomparison import medians
+from deepprofile.evaluation.skill.overview import class_tests
 from deepprofile.evaluation.skill.pairs import summarise_pairs
-from deepprofile.evaluation.skill.strata import class_sizes, compare_classes
-from deepprofile.evaluation.skill.summaries import CLASS_CELLS, UNKNOWN, cell_means, class_names
+from deepprofile.evaluation.skill.strata import class_sizes
+from deepprofile.evaluation.skill.summaries import UNKNOWN, cell_means, class_names
 
 CLASS_METRICS = ("r", "ubrmse")
 CLASS_GROUPS = (DEPTH_GROUPS[0].name, COLUMN_GROUP)
@@ -42,7 +48,9 @@ LAYER_METRICS = ("rmsd", "r", "bias")
 def classes(inputs: ReportInputs) -> Section:
     """Boxes of R and ubRMSE by class, with letters of significance and a table of tests."""
     section = Section("classes", "Classes of cells")
-    for reference, rows in judged(inputs).items():
+    parts = judged(inputs)
+    every = _class_tests(inputs) if parts else pd.DataFrame()
+    for reference, rows in parts.items():
         by = [
             name
             for name in CLASS_COLUMNS
@@ -51,11 +59,20 @@ def classes(inputs: ReportInputs) -> Section:
         rows = rows[rows["group"].isin(CLASS_GROUPS)]
         if not by or rows.empty:
             continue
-        tests = compare_classes(rows, by, CLASS_METRICS)
+        tests = every[every["reference"] == reference]
         for number, group in enumerate(CLASS_GROUPS):
             _add_classes(section, inputs, rows[rows["group"] == group], tests, by, number)
         _add_tests(section, inputs, reference, tests)
     return section
+
+
+def _class_tests(inputs: ReportInputs) -> pd.DataFrame:
+    """Tests of the cells and depths that are drawn, out of the one family of all tests."""
+    assert inputs.assessment is not None
+    metrics = inputs.assessment.metrics
+    tests = counted_lines(class_tests(metrics, inputs.min_cells), metrics)
+    shown = tests["group"].isin(CLASS_GROUPS) & tests["metric"].isin(CLASS_METRICS)
+    return tests[shown & (tests["estimate"] == inputs.subject)]
 
 
 def _add_classes(
@@ -69,17 +86,17 @@ def _add_classes(
     if rows.empty:
         return
     reference, group = str(rows["reference"].iloc[0]), str(rows["group"].iloc[0])
-    own = tests[(tests["estimate"] == inputs.subject) & (tests["group"] == group)]
+    own = tests[tests["group"] == group]
     known = rows[rows["r"].notna()]
     panels, left_out = [], []
     for name in by:
-        sizes = class_sizes(known, name)
+        sizes = class_sizes(known, name, min_cells=inputs.min_cells)
         few = sizes[~sizes["used"]]
         left_out += [
             f"{in_words(str(one))} ({n})"
             for one, n in zip(few["class"], few["n_cells"], strict=True)
         ]
-        named = known.assign(**{"class": class_names(known[name])})
+        named = rows.assign(**{"class": class_names(rows[name])})
         used = dict(zip(*(sizes.loc[sizes["used"], c].tolist() for c in ("class", "n_cells")),
                         strict=True))  # fmt: skip
         part = own[own["by"] == name]
@@ -87,8 +104,8 @@ def _add_classes(
         panels.append(ClassPanel(name, cell_means(named, ["class", "estimate"]), used, signs))
     small = "; ".join(left_out) or "none"
     text = (
-        f"Left out at {group}, because they have fewer than {CLASS_CELLS} cells or are not known "
-        f"(number of cells): {small}."
+        f"Left out at {group}, because they have fewer than {inputs.min_cells} cells or are not "
+        f"known (number of cells): {small}."
     )
     for page, chosen in enumerate(pages(panels), 1):
         caption = (
@@ -96,14 +113,27 @@ def _add_classes(
             "Boxes reach from the lower to the upper quartile over cells, whiskers from the 5th to "
             "the 95th percentile; the line is the median, n the number of cells with any estimate. "
             f"Classes of {label(inputs.subject)} that share no letter differ (Student's t-test, p "
-            f"below {SIGNIFICANT:g} after Benjamini and Hochberg over all tests of this "
-            f"reference). {text}"
+            f"below {SIGNIFICANT:g} after Benjamini and Hochberg over all tests of the "
+            f"table class_tests). {text}{_no_boxes(chosen, inputs.min_cells)}"
         )
         name = f"classes_{reference}_{number + 1}_{page}"
-        drawn = class_boxes(chosen, CLASS_METRICS, inputs.subject)
+        drawn = class_boxes(chosen, CLASS_METRICS, inputs.subject, min_cells=inputs.min_cells)
         section.pictures.append(picture(name, caption, drawn, "svg"))
     if not any(panel.sizes for panel in panels):
         section.notes.append(f"Against {called(reference)} no class is large enough. {text}")
+
+
+def _no_boxes(panels: list[ClassPanel], min_cells: int) -> str:
+    """Sentence naming the estimates without a box in a class; empty for none."""
+    places: dict[str, list[str]] = {}
+    for panel in panels:
+        for estimate, few in without_box(panel, CLASS_METRICS, min_cells).items():
+            for name, metrics in few.items():
+                some = [METRIC_LABELS[metric].split(" (")[0] for metric in metrics]
+                which = f" ({', '.join(some)})" if len(some) < len(CLASS_METRICS) else ""
+                places.setdefault(estimate, []).append(in_words(name) + which)
+    told = "; ".join(f"{label(name)} in {', '.join(found)}" for name, found in places.items())
+    return f" No box, because of fewer than {min_cells} cells with a value: {told}." if told else ""
 
 
 def _letters(tests: pd.DataFrame, names: list[str]) -> dict[str, str]:
@@ -114,7 +144,7 @@ def _letters(tests: pd.DataFrame, names: list[str]) -> dict[str, str]:
 
 def _add_tests(section: Section, inputs: ReportInputs, reference: str, tests: pd.DataFrame) -> None:
     """Pairs of classes in which the subject differs."""
-    own = tests[(tests["estimate"] == inputs.subject) & tests["p_adjusted"].notna()]
+    own = tests[tests["p_adjusted"].notna()]
     if own.empty:
         return
     differ = own[own["p_adjusted"] < SIGNIFICANT].sort_values("p_adjusted", kind="stable")
@@ -156,7 +186,7 @@ def pairs(inputs: ReportInputs) -> Section:
         rows = rows[rows["subject"] == inputs.subject]
         if rows.empty:
             continue
-        summary = summarise_pairs(rows)
+        summary = summarise_pairs(rows, min_cells=inputs.min_cells)
         others = list(dict.fromkeys(summary["other"]))
         for start in range(0, len(others), MAX_OTHERS):
             drawn = paired_shares(summary, others[start : start + MAX_OTHERS], inputs.subject)
@@ -201,6 +231,9 @@ def _pairs_table(inputs: ReportInputs, summary: pd.DataFrame, reference: str) ->
         f"{label(inputs.subject)} against each other estimate, compared with {called(reference)}: "
         "median differences over cells, quartiles, and shares of the cells that have limits."
     )
+    lines = zip(summary["other"].map(label), summary["group"], strict=True)
+    names = [f"{other} at {group}" for other, group in lines]
+    caption += few_cells(summary, names, inputs.min_cells)
     heads = {str(name): str(name) for name in shown.columns}
     return plain_table(shown, caption, heads, digits)
 
@@ -211,10 +244,14 @@ def products(inputs: ReportInputs) -> Section:
     table = inputs.assessment.intercomparison if inputs.assessment else pd.DataFrame()
     if table.empty:
         return section
-    for estimate, rows in table.groupby("estimate", sort=False):
-        summary = medians(rows)
+    counted, cells = counted_lines(table), cells_of(table)
+    if counted.empty:
+        section.missing.append(f"Differences to the products: not available because {NO_CELLS}.")
+    for estimate, rows in counted.groupby("estimate", sort=False):
+        summary = medians(rows, inputs.min_cells)
         text = (
-            f"{label(str(estimate))} and each layer of the products, on their own common days. "
+            f"{label(str(estimate))} and each layer of the products in {cells}, each layer on its "
+            "own common days with the estimate. "
             "Neither is a reference: a difference says that they disagree. Bias is "
             f"{label(str(estimate))} minus the product."
         )
@@ -224,13 +261,15 @@ def products(inputs: ReportInputs) -> Section:
                 drawn = layer_maps(rows, metric, inputs.land)
                 name = f"products_{estimate}_{metric}"
                 section.pictures.append(picture(name, caption, drawn, "svg"))
-        caption = f"Medians over cells, with quartiles in brackets. {text}"
+        caption = f"Medians over {cells}, with quartiles in brackets. {text}"
         drawn = layer_medians(summary)
         section.pictures.append(picture(f"products_{estimate}_medians", caption, drawn, "svg"))
         keys = summary[["product", "top", "bottom"]].itertuples(index=False, name=None)
         shown = summary[["n_cells", *METRICS]]
-        shown.insert(0, "layer", [layer_name(*key) for key in keys])
+        names = [layer_name(*key) for key in keys]
+        shown.insert(0, "layer", names)
         heads = {"n_cells": "Cells"} | {name: METRIC_LABELS[name] for name in METRICS}
         digits = {name: 3 if name == "r" else 4 for name in METRICS}
-        section.tables.append(plain_table(shown, f"Medians over cells. {text}", heads, digits))
+        caption = f"Medians over {cells}. {text}" + few_cells(summary, names, inputs.min_cells)
+        section.tables.append(plain_table(shown, caption, heads, digits))
     return section

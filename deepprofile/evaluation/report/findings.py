@@ -15,7 +15,7 @@ from deepprofile.evaluation.figures.weights import VALID, flag_reasons, shown_ce
 
 DOMINANT = 0.9
 """A cell with a weight above this rests on one product."""
-Better = Literal["high", "low", "zero"] | None
+Better = Literal["high", "low"] | None
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Column:
         name: column of the summary.
         title: heading, with the unit.
         digits: digits shown after the point.
-        better: which value is best: the highest, the lowest, the nearest to zero, or none.
+        better: which value is best: the highest, the lowest, or none.
         factor: what the value is multiplied with before it is shown.
     """
 
@@ -47,7 +47,7 @@ COLUMNS = (
     Column("r", "R", 3, "high"),
     Column("anomaly_r", "Anomaly R", 3, "high"),
     Column("ubrmse", "ubRMSE (m³\N{NO-BREAK SPACE}m⁻³)", 4, "low"),
-    Column("bias", "Bias (m³\N{NO-BREAK SPACE}m⁻³)", 4, "zero"),
+    Column("bias", "Bias (m³\N{NO-BREAK SPACE}m⁻³)", 4),
     Column("rmse", "RMSE (m³\N{NO-BREAK SPACE}m⁻³)", 4, "low"),
     Column("share_won", "Cells won by R (%)", 0, "high", 100.0),
     Column("r_with_smap", "R with SMAP L4", 3),
@@ -66,8 +66,16 @@ def best(values: NDArray[np.float64], column: Column) -> NDArray[np.bool_]:
     shown = np.array([round(v * column.factor, column.digits) for v in values.tolist()])
     if column.better is None or np.isfinite(shown).sum() < 2:
         return np.zeros(shown.shape, dtype=np.bool_)
-    distance = {"high": -shown, "low": shown, "zero": np.abs(shown)}[column.better]
+    distance = {"high": -shown, "low": shown}[column.better]
     return np.asarray(distance == np.nanmin(distance))
+
+
+def ranked(n_cells: pd.Series) -> pd.Series:
+    """Which estimates of a depth group are ranked: those with as many cells as any other.
+
+    Medians of fewer cells rest on other cells, which may be easier or harder ones.
+    """
+    return n_cells.eq(n_cells.max()) & n_cells.gt(0)
 
 
 @dataclass(frozen=True)
@@ -82,10 +90,16 @@ class Value:
 def group_lines(
     summary: pd.DataFrame, group: str, columns: Sequence[Column]
 ) -> Iterator[tuple[str, list[Value]]]:
-    """Each estimate of a depth group with its values, the best of each column marked."""
+    """Each estimate of a depth group with its values, the best of each column marked.
+
+    Only estimates that are `ranked` get a mark.
+    """
     part = summary[summary["group"] == group]
+    taken = ranked(part["n_cells"]).to_numpy()
     values = {column: part[column.name].to_numpy(dtype=np.float64) for column in columns}
-    marks = {column: best(found, column) for column, found in values.items()}
+    marks = {
+        column: best(np.where(taken, found, np.nan), column) for column, found in values.items()
+    }
     for i, estimate in enumerate(part["estimate"]):
         line = [(column, float(values[column][i])) for column in columns]
         yield estimate, [Value(c.shown(v), v, bool(marks[c][i])) for c, v in line]
@@ -94,15 +108,16 @@ def group_lines(
 def compare_depths(summary: pd.DataFrame, subject: str) -> list[str]:
     """Sentences naming the depths at which another estimate is better than the subject.
 
-    Medians of R and of ubRMSE are compared as far as their shown digits tell.
+    Medians of R and of ubRMSE are compared as far as their shown digits tell, among the estimates
+    that are `ranked`; the others are named.
 
     Args:
         summary: one row for each group and estimate of one reference.
         subject: name of the estimate that is judged.
     """
     behind = {
-        group: list(_better_than(_rows(summary, group), subject))
-        for group in _judged(summary, subject)
+        group: list(_better_than(_ranked_rows(summary, group), subject))
+        for group in depths_judged(summary, subject)
     }
     sentences = [f"{group}: {'; '.join(texts)}." for group, texts in behind.items() if texts]
     leads = [group for group, texts in behind.items() if not texts]
@@ -110,17 +125,72 @@ def compare_depths(summary: pd.DataFrame, subject: str) -> list[str]:
         sentences.append(
             f"{label(subject)} is not surpassed by R or ubRMSE at: {', '.join(leads)}."
         )
+    return sentences + not_ranked(summary, subject)
+
+
+def not_ranked(summary: pd.DataFrame, subject: str) -> list[str]:
+    """Sentences naming the estimates that have metrics in fewer cells, and where; may be none.
+
+    Args:
+        summary: one row for each group and estimate of one reference.
+        subject: name of the estimate that is judged.
+    """
+    fewer: dict[str, list[str]] = {}
+    for group in depth_groups(summary):
+        counts = _rows(summary, group)["n_cells"]
+        for name in counts.index[counts < counts.max()]:
+            if name == subject or counts[name]:
+                fewer.setdefault(str(name), []).append(group)
+    own = fewer.pop(subject, [])
+    sentences = []
+    if own:
+        sentences.append(
+            f"{label(subject)} has metrics in fewer cells than others at {', '.join(own)}: it is "
+            "not ranked there; the paired comparison takes common cells."
+        )
+    places: dict[str, list[str]] = {}
+    for name, groups in fewer.items():
+        places.setdefault(", ".join(groups), []).append(label(name))
+    parts = [f"{_listed(names)} at {groups}" for groups, names in places.items()]
+    if parts:
+        sentences.append(
+            f"Metrics in fewer cells than others: {'; '.join(parts)}. Their medians rest on other "
+            "cells and are not ranked; the paired comparison takes common cells."
+        )
     return sentences
 
 
 def depths_behind(summary: pd.DataFrame, subject: str) -> list[str]:
     """Depth groups at which another estimate is better than the subject by R or ubRMSE."""
-    groups = _judged(summary, subject)
-    return [group for group in groups if any(_better_than(_rows(summary, group), subject))]
+    groups = depths_judged(summary, subject)
+    return [group for group in groups if any(_better_than(_ranked_rows(summary, group), subject))]
 
 
-def _judged(summary: pd.DataFrame, subject: str) -> list[str]:
-    return depth_groups(summary[summary["estimate"] == subject])
+def depths_judged(summary: pd.DataFrame, subject: str) -> list[str]:
+    """Depth groups at which the subject is `ranked`, and another estimate beside it."""
+    return [
+        group
+        for group in depth_groups(summary)
+        if subject in (names := _ranked_rows(summary, group).index) and len(names) > 1
+    ]
+
+
+def few_cells(summary: pd.DataFrame, names: Sequence[str], min_cells: int) -> str:
+    """Sentence naming the lines that rest on few cells, with a space before it; empty for none.
+
+    Args:
+        summary: table with ``few_cells``.
+        names: what each line is called; names may repeat.
+        min_cells: cells below which a line was marked.
+    """
+    few = [name for name, is_so in zip(names, summary["few_cells"], strict=True) if is_so]
+    listed = ", ".join(dict.fromkeys(few))
+    return f" Fewer than {min_cells} cells, so read with care: {listed}." if few else ""
+
+
+def _ranked_rows(summary: pd.DataFrame, group: str) -> pd.DataFrame:
+    rows = _rows(summary, group)
+    return rows[ranked(rows["n_cells"])]
 
 
 def _rows(summary: pd.DataFrame, group: str) -> pd.DataFrame:

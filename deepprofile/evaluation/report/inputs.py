@@ -8,6 +8,7 @@ import xarray as xr
 
 from deepprofile.evaluation.assessment import Assessment
 from deepprofile.evaluation.figures.plots import ExampleProfile
+from deepprofile.evaluation.skill.summaries import CLASS_CELLS
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,9 @@ class ReportInputs:
         subtitle: one line below it, such as place, period and date of the run.
         subject: name of the estimate that is judged.
         assessment: what the evaluation has found. Where cells have a ``split``, only those of
-            ``"validation"`` are judged; without one all qualified ones are.
+            ``"validation"`` or ``"qualified"`` are judged; without one all qualified ones are.
+        min_cells: cells below which a median is said to rest on few, and a class of cells is
+            neither drawn nor compared with others.
         collocation: ``weight(product, y, x)`` and ``flag(y, x)`` with CF flag attributes.
         land: (y, x), true for the cells that collocation is shown and counted for; without it
             those with a finite weight.
@@ -45,6 +48,7 @@ class ReportInputs:
     subtitle: str = ""
     subject: str = "deepprofile"
     assessment: Assessment | None = None
+    min_cells: int = CLASS_CELLS
     collocation: xr.Dataset | None = None
     land: xr.DataArray | None = None
     error_recovery: pd.DataFrame | None = None

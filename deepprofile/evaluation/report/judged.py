@@ -2,19 +2,24 @@
 
 import pandas as pd
 
+from deepprofile.evaluation.assessment import Counts
 from deepprofile.evaluation.reference.ground_truth import UNQUALIFIED
 from deepprofile.evaluation.report.inputs import ReportInputs
 
 REFERENCES = {"truth": "the known truth", "stations": "stations"}
 """What a reference is called in a sentence, the most telling one first."""
-TRAINING, VALIDATION = "train", "validation"
-"""Values of ``split``: cells whose samples trained the model, and cells kept for validation."""
+TRAINING, VALIDATION, QUALIFIED = "train", "validation", "qualified"
+"""Values of ``split``: cells whose samples trained the model, cells kept for validation, and, where
+no model is trained, cells that qualify."""
+COUNTED = (VALIDATION, QUALIFIED)
+NO_CELLS = "no validation cell and no qualified cell is among the compared ones"
+"""Why there are no results where no cell counts."""
 
 
 def judged(inputs: ReportInputs) -> dict[str, pd.DataFrame]:
     """Lines that count of each reference, the most telling one first; may be empty.
 
-    Those of validation cells; where no cell has a split those of all qualified cells.
+    See `counted_lines` for the cells.
     """
     if inputs.assessment is None or "reference" not in inputs.assessment.metrics:
         return {}
@@ -30,10 +35,36 @@ def in_order(references: list[str]) -> list[str]:
 
 def judged_lines(table: pd.DataFrame, reference: str) -> pd.DataFrame:
     """Lines of a reference that count, in any table with ``reference`` and perhaps ``split``."""
-    rows = table[table["reference"] == reference]
-    if _splits(table):
-        return rows[rows["split"] == VALIDATION]
-    return rows[rows["cell_class"] != UNQUALIFIED] if "cell_class" in rows else rows
+    rows = counted_lines(table)
+    return rows[rows["reference"] == reference]
+
+
+def counted_lines(table: pd.DataFrame, known: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Lines of the cells that count: those of validation or that qualify.
+
+    Args:
+        table: any table, perhaps with ``split`` and ``cell_class``. Where no cell has a split, all
+            count but those whose class is unqualified.
+        known: table that says whether cells have a split; ``table`` itself if None.
+    """
+    if splits(table if known is None else known):
+        return table[table["split"].isin(COUNTED)]
+    return table[table["cell_class"] != UNQUALIFIED] if "cell_class" in table else table
+
+
+def judged_density(inputs: ReportInputs) -> dict[tuple[str, str, str], Counts]:
+    """Days of the cells that count by reference, estimate and depth group, where there are any."""
+    if inputs.assessment is None:
+        return {}
+    density = inputs.assessment.density
+    known = splits(inputs.assessment.metrics) | {key[1] for key in density}
+    counted = COUNTED if known - {"", UNQUALIFIED} else ("",)
+    found: dict[tuple[str, str, str], Counts] = {}
+    for (reference, part, estimate, group), counts in density.items():
+        if part in counted and counts.any():
+            key = (reference, estimate, group)
+            found[key] = found[key] + counts if key in found else counts
+    return found
 
 
 def trained(inputs: ReportInputs, reference: str) -> pd.DataFrame:
@@ -46,15 +77,21 @@ def trained(inputs: ReportInputs, reference: str) -> pd.DataFrame:
 
 def held_out(inputs: ReportInputs) -> bool:
     """Whether the cells that count are kept apart from others whose samples trained a model."""
-    return inputs.assessment is not None and TRAINING in _splits(inputs.assessment.metrics)
+    return inputs.assessment is not None and TRAINING in splits(inputs.assessment.metrics)
 
 
 def cells_judged(inputs: ReportInputs) -> str:
     """What the cells that count are called."""
-    return "validation cells" if held_out(inputs) else "cells"
+    return cells_of(inputs.assessment.metrics) if inputs.assessment is not None else "cells"
 
 
-def _splits(table: pd.DataFrame) -> set[str]:
+def cells_of(table: pd.DataFrame) -> str:
+    """What the cells of a table that count are called."""
+    known = splits(table)
+    return f"{' and '.join(split for split in COUNTED if split in known)} cells".strip()
+
+
+def splits(table: pd.DataFrame) -> set[str]:
     """Parts of cells that the table tells apart."""
     return set(table["split"].fillna("")) - {""} if "split" in table else set()
 
@@ -66,7 +103,4 @@ def called(reference: str) -> str:
 
 def no_cells(reference: str) -> str:
     """Sentence for a reference without a cell that counts."""
-    return (
-        f"Results against {called(reference)}: not available because no validation cell is "
-        "among the compared ones."
-    )
+    return f"Results against {called(reference)}: not available because {NO_CELLS}."

@@ -18,7 +18,7 @@ from deepprofile.evaluation.report.judged import (
     trained,
 )
 from deepprofile.evaluation.report.skill_table import has_classes, skill_table
-from deepprofile.evaluation.skill.summaries import MIN_CELLS, summarise
+from deepprofile.evaluation.skill.summaries import summarise
 
 SURFACE_GROUP = DEPTH_GROUPS[0].name
 
@@ -46,10 +46,13 @@ def results(inputs: ReportInputs) -> list[Section]:
 
 
 _HOW_COMPARED = (
-    "All estimates of a cell and depth are compared on the same days. R is Pearson's correlation, "
+    "All estimates with metrics in a cell and depth are compared on the same days; some estimates "
+    "may lack cells. At each depth those with as many cells as any other are ranked, and the best "
+    "value of a column is bold on green; bias is not ranked, since an estimate made of the "
+    "stations' own past has none by construction. R is Pearson's correlation, "
     "anomaly R that of departures from a 35-day moving mean, ubRMSE the root mean square "
-    "difference after the bias is taken off; cells won is the share of cells in which an "
-    "estimate has the highest R. The best value of each depth and column is bold on green. "
+    "difference after the bias is taken off; cells won is the share of an estimate's cells in "
+    "which its R is the highest. "
     "Sensors at 100 cm are compared at that depth, where a profile ends, and once more with the "
     "mean of 90-100 cm."
 )
@@ -61,14 +64,12 @@ def _results(inputs: ReportInputs, reference: str, rows: pd.DataFrame) -> Sectio
     if rows.empty:
         section.missing.append(no_cells(reference))
         return section
-    summary = summarise(rows, by=("reference", "group"))
+    summary = _summary(inputs, rows)
     groups = depth_groups(summary)
     section.notes.append(f"{_which_cells(inputs)} {_HOW_COMPARED}")
     section.points.extend(findings.compare_depths(summary, inputs.subject))
-    few = [group for group in groups if _few(summary, group)]
     caption = f"All estimates against {name}: medians over {cells_judged(inputs)}."
-    if few:
-        caption += f" Fewer than {MIN_CELLS} cells, so read with care: {', '.join(few)}."
+    caption += findings.few_cells(summary, summary["group"].tolist(), inputs.min_cells)
     section.tables.append(results_table(summary, groups, caption))
     if has_classes(rows):
         section.tables.append(skill_table(rows, groups, f"Core and extra cells against {name}."))
@@ -99,7 +100,7 @@ def _add_main_results(
     section: Section, inputs: ReportInputs, reference: str, rows: pd.DataFrame
 ) -> None:
     """The column and the surface as a table; training against validation; depths not led."""
-    summary = summarise(rows, by=("reference", "group"))
+    summary = _summary(inputs, rows)
     subject, name = label(inputs.subject), called(reference)
     gap = _gap(inputs, reference, summary)
     section.points.extend(
@@ -109,11 +110,14 @@ def _add_main_results(
         for row in gap.to_dict("records")
         if row["group"] == COLUMN_GROUP
     )
-    behind = findings.depths_behind(summary, inputs.subject)
-    section.points.append(
-        f"Against {name}, another estimate has a higher median R or a lower median ubRMSE than "
-        f"{subject} at: {', '.join(behind) or 'no depth'}."
-    )
+    if compared := findings.depths_judged(summary, inputs.subject):
+        behind = findings.depths_behind(summary, inputs.subject)
+        section.points.append(
+            f"Against {name}, another estimate has a higher median R or a lower median ubRMSE than "
+            f"{subject} at: {', '.join(behind) or 'no depth'} (of {len(compared)} at which it is "
+            "ranked with others)."
+        )
+    section.points.extend(findings.not_ranked(summary, inputs.subject))
     groups = [group for group in (COLUMN_GROUP, SURFACE_GROUP) if (summary["group"] == group).any()]
     caption = (
         f"The whole column and the surface against {name}: medians over {cells_judged(inputs)}."
@@ -140,7 +144,7 @@ def _gap(inputs: ReportInputs, reference: str, summary: pd.DataFrame) -> pd.Data
     rows = trained(inputs, reference)
     if rows.empty:
         return pd.DataFrame()
-    training = summarise(rows, by=("reference", "group"))
+    training = _summary(inputs, rows)
     return findings.validation_gap(training, summary, inputs.subject)
 
 
@@ -149,5 +153,5 @@ def _which_cells(inputs: ReportInputs) -> str:
     return f"Medians over {cells_judged(inputs)}{kept}."
 
 
-def _few(summary: pd.DataFrame, group: str) -> bool:
-    return bool(summary.loc[summary["group"] == group, "few_cells"].any())
+def _summary(inputs: ReportInputs, rows: pd.DataFrame) -> pd.DataFrame:
+    return summarise(rows, by=("reference", "group"), min_cells=inputs.min_cells)

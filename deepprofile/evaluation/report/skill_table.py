@@ -7,7 +7,7 @@ import pandas as pd
 
 from deepprofile.evaluation.figures.style import label
 from deepprofile.evaluation.report.blocks import Cell, Table
-from deepprofile.evaluation.report.findings import RESULT, best
+from deepprofile.evaluation.report.findings import RESULT, best, ranked
 from deepprofile.evaluation.skill.summaries import summarise
 
 CORE, EXTRA = "core", "extra"
@@ -16,8 +16,10 @@ LIMITED = ("r", "ubrmse")
 """Metrics whose confidence limits are told."""
 _MISSING = -1e300
 _HOW = (
-    "Medians over cells, with the lower and upper quartile in brackets. Core cells have three or "
-    "more working stations, extra cells one or two."
+    "Medians over cells, with the lower and upper quartile in brackets. Core cells have at least "
+    "as many working stations as the setting core_stations asks (3 by default), extra cells fewer. "
+    "Only estimates with as many core (or extra) cells at a depth as any other are ranked; bias is "
+    "not."
 )
 _LIMITS = (
     "Limits: share of the series on core and extra cells that have confidence limits, and the "
@@ -80,7 +82,8 @@ def _medians(side: pd.DataFrame, keys: Keys, metric: str) -> list[Cell]:
     middle, low, high = (
         part[name].to_numpy(dtype=np.float64) for name in (metric, f"{metric}_q25", f"{metric}_q75")
     )
-    marks = best(middle, column)
+    taken = ranked(part["n_cells"].fillna(0)).to_numpy()
+    marks = best(np.where(taken, middle, np.nan), column)
     cells = []
     for value, lower, upper, mark in zip(middle, low, high, marks, strict=True):
         text = f"{column.shown(value)} [{column.shown(lower)}, {column.shown(upper)}]"

@@ -23,6 +23,7 @@ from deepprofile.evaluation.report.judged import (
     cells_judged,
     in_order,
     judged,
+    judged_density,
     no_cells,
 )
 from deepprofile.evaluation.report.skill_table import CORE, EXTRA
@@ -75,32 +76,32 @@ def _by_class(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 def density(inputs: ReportInputs) -> Section:
     """Density scatter of the subject and the others against each reference."""
     section = Section("density", "Estimates against references, day by day")
-    counts = inputs.assessment.density if inputs.assessment else {}
+    counts = judged_density(inputs)
     for reference in in_order(list(dict.fromkeys(name for name, _, _ in counts))):
         found = {key[1:]: value for key, value in counts.items() if key[0] == reference}
-        found = {key: value for key, value in found.items() if value.any()}
         estimates = subject_first((name for name, _ in found), inputs.subject)
         groups = depth_groups(pd.DataFrame({"group": [group for _, group in found]}))
-        cells = _compared_cells(inputs, reference)
+        cells = _compared_cells(judged(inputs).get(reference, pd.DataFrame()))
         for start in range(0, len(groups), ROWS):
+            rows = groups[start : start + ROWS]
             shown = {
                 (estimate, group): found[estimate, group]
-                for group in groups[start : start + ROWS]
+                for group in rows
                 for estimate in estimates[:MAX_COLUMNS]
                 if (estimate, group) in found
             }
-            caption = _density_caption(reference, groups[start : start + ROWS], estimates)
+            caption = _density_caption(reference, rows, estimates, cells_judged(inputs))
             name = f"density_{reference}_{start // ROWS + 1}"
             drawn = density_scatter(shown, cells)
             section.pictures.append(picture(name, caption, drawn, "png"))
     return section
 
 
-def _density_caption(reference: str, groups: list[str], estimates: list[str]) -> str:
+def _density_caption(reference: str, groups: list[str], estimates: list[str], which: str) -> str:
     left_out = [label(name) for name in estimates[MAX_COLUMNS:]]
     caption = (
         f"Daily soil moisture of estimates (up) against {called(reference)} (across), "
-        f"{groups[0]} to {groups[-1]}. Colour: number of days of all compared cells in classes of "
+        f"{groups[0]} to {groups[-1]}. Colour: number of days of all {which} in classes of "
         "0.01 m³ m⁻³, on a logarithmic scale that all panels share; white: none. The dashed line "
         "is 1:1; above each panel the number of days and cells. Days beyond 0 to 0.6 m³ m⁻³ are "
         "counted at the edge."
@@ -108,12 +109,10 @@ def _density_caption(reference: str, groups: list[str], estimates: list[str]) ->
     return caption + (f" Not drawn: {', '.join(left_out)}." if left_out else "")
 
 
-def _compared_cells(inputs: ReportInputs, reference: str) -> dict[tuple[str, str], int]:
-    if inputs.assessment is None:
+def _compared_cells(rows: pd.DataFrame) -> dict[tuple[str, str], int]:
+    if rows.empty:
         return {}
-    rows = inputs.assessment.metrics
-    rows = rows[(rows["reference"] == reference) & rows["rmse"].notna()]
-    cells = rows.drop_duplicates(["estimate", "group", "row", "column"])
+    cells = rows[rows["rmse"].notna()].drop_duplicates(["estimate", "group", "row", "column"])
     counts = cells.groupby(["estimate", "group"]).size().rename("n").reset_index()
     keys = zip(counts["estimate"], counts["group"], strict=True)
     return dict(zip(keys, counts["n"].tolist(), strict=True))

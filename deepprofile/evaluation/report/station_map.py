@@ -28,7 +28,7 @@ from deepprofile.evaluation.reference.depths import compared_text
 from deepprofile.evaluation.report.blocks import Section, Widget
 from deepprofile.evaluation.report.embedding import Packed, pack_rows, pack_series
 from deepprofile.evaluation.report.inputs import ReportInputs
-from deepprofile.evaluation.report.judged import called
+from deepprofile.evaluation.report.judged import called, splits
 from deepprofile.evaluation.report.spread_sections import map_group
 
 MAX_CELLS = 6000
@@ -61,15 +61,17 @@ def station_map(inputs: ReportInputs) -> Section:
     data = _payload(inputs, rows, cells, series, packed)
     text = json.dumps(data, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
     safe = text.replace("<", "\\u003c")
-    return Section(section.name, section.title, widget=Widget(_caption(kept, packed), safe))
+    return Section(section.name, section.title, widget=Widget(_caption(rows, kept, packed), safe))
 
 
-def _caption(kept: DailySeries | None, packed: Packed) -> str:
+def _caption(rows: pd.DataFrame, kept: DailySeries | None, packed: Packed) -> str:
     text = (
         "Each point is a cell of 9 km; its colour is the chosen metric (the mean over the "
         "series of the cell at that depth). A click, or Enter, opens its series. Move the map by "
         "dragging, zoom with the wheel or the buttons; arrow keys go from cell to cell."
     )
+    if splits(rows):
+        text += " Cells of every split are shown; that of a cell stands behind its row and column."
     if kept is None:
         return f"{text} Series were not kept."
     if not packed.texts:
@@ -169,7 +171,7 @@ def _cells(rows: pd.DataFrame, cells: pd.DataFrame) -> dict[str, object]:
         "y": grid.y_centers()[row].round(1).tolist(),
         "longitude": grid.longitudes()[column].round(3).tolist(),
         "latitude": grid.latitudes()[row].round(3).tolist(),
-        "text": _texts(rows, cells, ("network", "cell_class")),
+        "text": _texts(rows, cells, ("network", "cell_class", "split")),
         "more": _texts(rows, cells, ("land_cover", "texture", "climate")),
     }
 
@@ -179,7 +181,7 @@ def _texts(rows: pd.DataFrame, cells: pd.DataFrame, names: Sequence[str]) -> lis
     there = [name for name in names if name in rows]
     known = cells.merge(rows.drop_duplicates(CELL)[[*CELL, *there]], on=CELL, how="left")
     lines = known[there].fillna("").itertuples(index=False, name=None)
-    return [", ".join(str(text) for text in line if text) for line in lines]
+    return [", ".join(dict.fromkeys(str(text) for text in line if text)) for line in lines]
 
 
 def _series(

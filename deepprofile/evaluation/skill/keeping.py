@@ -9,7 +9,8 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from deepprofile.evaluation.assessment import DENSITY_EDGES, Counts, DailySeries
+from deepprofile.evaluation.assessment import DENSITY_EDGES, Counts, DailySeries, DensityKey
+from deepprofile.evaluation.reference.ground_truth import UNQUALIFIED
 from deepprofile.evaluation.skill import kernels
 from deepprofile.evaluation.skill.alignment import (
     Aligned,
@@ -31,19 +32,19 @@ class Density:
     """Days that count in a comparison, by value of the reference and of the estimate.
 
     Attributes:
-        groups: depth group of each series, shape (series,).
-        counts: by estimate and group, see `Assessment.density`; only where a day counts.
+        keys: part and depth group of each series, shape (series,), see `Assessment.density`.
+        counts: by part, estimate and group; only where a day counts.
     """
 
-    groups: NDArray[np.str_]
-    counts: dict[tuple[str, str], Counts] = field(default_factory=dict)
+    keys: Sequence[tuple[str, str]]
+    counts: dict[tuple[str, str, str], Counts] = field(default_factory=dict)
     _lock: Lock = field(default_factory=Lock)
 
     def add(self, series: Positions, aligned: Aligned, common: Common) -> None:
         """Count the days of a batch; threads may do so at once."""
-        groups = self.groups[series]
-        for group in np.unique(groups):
-            here = groups == group
+        keys = [self.keys[s] for s in series]
+        for part, group in sorted(set(keys)):
+            here = np.array([key == (part, group) for key in keys])
             truth = np.ascontiguousarray(aligned.truth[here])
             for e, estimate in enumerate(aligned.estimates):
                 mask = common.mask[here] & common.used[e, here][:, None]
@@ -51,8 +52,17 @@ class Density:
                 found = kernels.joint_counts(values, truth, mask, DENSITY_EDGES)
                 if found.any():
                     with self._lock:
-                        key = (estimate.name, str(group))
+                        key = (part, estimate.name, group)
                         self.counts[key] = self.counts.get(key, 0) + found
+
+
+def density_keys(reference: xr.Dataset) -> list[tuple[str, str]]:
+    """Part and depth group of each series of a reference, see `Assessment.density`."""
+    split, kind, group = (
+        reference[name].to_numpy().astype(str) for name in ("split", "cell_class", "group")
+    )
+    parts = np.where((split == "") & (kind == UNQUALIFIED), UNQUALIFIED, split)
+    return list(zip(parts.tolist(), group.tolist(), strict=True))
 
 
 class Spans:
@@ -163,10 +173,10 @@ def merge_lines(parts: Sequence[pd.DataFrame], order: Sequence[str]) -> pd.DataF
 
 
 def merge_density(
-    parts: Sequence[Mapping[tuple[str, str, str], Counts]],
-) -> dict[tuple[str, str, str], Counts]:
+    parts: Sequence[Mapping[DensityKey, Counts]],
+) -> dict[DensityKey, Counts]:
     """Counts of all parts, by key in sorted order."""
-    total: dict[tuple[str, str, str], Counts] = {}
+    total: dict[DensityKey, Counts] = {}
     for part in parts:
         for key, counts in part.items():
             total[key] = total[key] + counts if key in total else counts

@@ -47,8 +47,9 @@ def summarise(
         A line per stratum and estimate: the columns ``by``, ``estimate``, ``n_cells`` with
         metrics, ``n_cells_without`` (no or too few common days), ``n_stations``; of each metric
         the median under its own name and quartiles as ``<metric>_q25`` and ``<metric>_q75``;
-        ``share_won``: the share of the cells with an R in which the estimate has the largest (ties
-        shared); the median ``r_with_smap``; the mean shares of impossible values; ``few_cells``.
+        ``share_won``: of the cells in which the estimate and another have an R the share in which
+        its is the largest (ties shared); the median ``r_with_smap``; the mean shares of impossible
+        values; ``few_cells``.
 
     Raises:
         ValueError: if the table lacks a column.
@@ -56,10 +57,11 @@ def summarise(
     _require(table, [*by, "estimate", *CELL, "r", "rmse"])
     keys = [*by, "estimate"]
     per_cell = cell_means(table, keys)
-    best = per_cell.groupby([*by, *CELL], dropna=False)["r"].transform("max")
-    won = (per_cell["r"] == best).astype(float)
+    rivals = per_cell.groupby([*by, *CELL], dropna=False)["r"]
+    won = (per_cell["r"] == rivals.transform("max")).astype(float)
     ties = won.groupby([per_cell[k] for k in (*by, *CELL)], dropna=False).transform("sum")
-    per_cell["share_won"] = (won / ties.where(ties > 0)).where(best.notna())
+    contested = per_cell["r"].notna() & (rivals.transform("count") > 1)
+    per_cell["share_won"] = (won / ties.where(ties > 0)).where(contested)
     groups = per_cell.groupby(keys, sort=False, dropna=False)
     summary = pd.DataFrame({"n_cells": groups["rmse"].count()})
     summary["n_cells_without"] = groups.size() - summary["n_cells"]
