@@ -105,11 +105,15 @@ def _mean(parts: list[pd.Series]) -> pd.Series:
 
 
 def own_climatology(values: pd.Series) -> pd.Series:
-    """Mean of the day of the year over the other years, where three have a value, the own too."""
+    """Mean of the day of the year over the other years, where three have a value, the own too.
+
+    Rounded as stored series are: ranks of equal means must not depend on the order of sums.
+    """
     groups = values.groupby([values.index.month, values.index.day])
     others = groups.transform("count") - values.notna()
     total = groups.transform("sum") - values.fillna(0.0)
-    return (total / others.where(others >= 2)).rename(None)
+    mean = total / others.where(others >= 2)
+    return mean.astype(np.float32).astype(np.float64).rename(None)
 
 
 @cache
