@@ -237,6 +237,26 @@ def test_qualified_cells_count_like_those_of_validation(metrics):
         assert judged.cells_judged(inputs) == called
 
 
+@pytest.mark.parametrize(
+    ("parts", "total"),
+    [
+        ({"train": 1, "validation": 2, "qualified": 4, "unqualified": 8, "": 16}, 6),
+        ({"unqualified": 1, "": 2}, 2),
+        ({"unqualified": 1}, None),
+    ],
+)
+def test_days_of_the_cells_that_count_are_added(parts, total):
+    key = ("deepprofile", "20 cm")
+    density = {("truth", part, *key): np.full((2, 2), n) for part, n in parts.items()}
+    density["truth", "validation" if "train" in parts else "", "mean", "20 cm"] = np.zeros((2, 2))
+    found = judged.judged_density(
+        ReportInputs(assessment=Assessment(pd.DataFrame(), density=density))
+    )
+    assert {key: value.tolist() for key, value in found.items()} == (
+        {} if total is None else {("truth", *key): [[total] * 2] * 2}
+    )
+
+
 def test_without_splits_all_qualified_cells_are_judged(metrics):
     every = metrics.assign(split="")
     every.loc[every["row"] == 700, "cell_class"] = "unqualified"

@@ -34,9 +34,9 @@ ROWS = 6
 """Depth groups in one figure of densities."""
 _HOW_DRAWN = (
     "Estimates stand side by side in each depth group and are compared on the same days; n is "
-    "the number of cells. The width shows how many cells have a value (Gaussian kernel density); "
-    "of 100 cells or more the outermost 1 % at each end are left out. The short line is the "
-    "median of all cells. Fewer than ten cells are drawn as points."
+    "the number of cells with any estimate. The width shows how many cells have a value (Gaussian "
+    "kernel density); of 100 cells or more the outermost 1 % at each end are left out. The short "
+    "line is the median of all cells. Fewer than ten cells are drawn as points."
 )
 
 
