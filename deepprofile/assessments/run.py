@@ -99,6 +99,9 @@ def run_assessment(definition: Definition, client: Client, console: Console) -> 
             estimate shares a cell and a day with it, or a part could not be compared.
     """
     root = definition.root.rstrip("/")
+    place = places.local_path(root)
+    if place is not None and place.is_file():
+        raise StageError(f"root {root}: is a file; expected a folder, which is made as needed")
     sources = sources_of(definition)
     check_weights(definition.baselines)
     url = f"{root}/ground_truth.zarr"
