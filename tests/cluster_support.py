@@ -113,6 +113,14 @@ def ssh_server(folder: Path):
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
 
+    async def relay(source, target):
+        while data := await source.read(4096):
+            target.write(data)
+
+    async def client_gone(process):
+        while not process.channel.is_closing():
+            await asyncio.sleep(0.1)
+
     async def run(process):
         command = await asyncio.create_subprocess_shell(
             process.command,
@@ -120,13 +128,17 @@ def ssh_server(folder: Path):
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
         )
-        await process.redirect(stdout=command.stdout, stderr=command.stderr)
-        try:
-            process.exit(await command.wait())
-        finally:
+        output = asyncio.gather(
+            relay(command.stdout, process.stdout), relay(command.stderr, process.stderr)
+        )
+        gone = asyncio.ensure_future(client_gone(process))
+        await asyncio.wait({output, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if gone.done():
             with suppress(ProcessLookupError):
                 os.killpg(command.pid, signal.SIGTERM)
-            await command.communicate()
+            await asyncio.wait({output})
+        gone.cancel()
+        process.exit(await command.wait())
 
     async def listen():
         return await asyncssh.listen(
@@ -135,15 +147,15 @@ def ssh_server(folder: Path):
             server_host_keys=[host_key],
             authorized_client_keys=str(folder / "authorized"),
             process_factory=run,
+            encoding=None,
         )
 
     async def close():
         server.close()
         await server.wait_closed()
         others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        if others:
+            await asyncio.wait(others, timeout=10)
 
     server = asyncio.run_coroutine_threadsafe(listen(), loop).result(20)
     port = server.get_port()
