@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -346,6 +346,9 @@ class Recipe(_Section):
         return json.dumps(document, sort_keys=True)
 
 
+Model = TypeVar("Model", bound=BaseModel)
+
+
 def load_recipe(path: str | Path, root: str | None = None) -> Recipe:
     """Read and validate a recipe.
 
@@ -363,23 +366,37 @@ def load_recipe(path: str | Path, root: str | None = None) -> Recipe:
         RecipeError: if the file can't be read or a key or value is not allowed. The message
             names file and key, what was found and what is allowed.
     """
-    file = Path(path)
-    document = read_document(file, "name, root, period")
+    return load_rooted(Path(path), root, Recipe, "name, root, period")
+
+
+def load_rooted(file: Path, root: str | None, model: type[Model], keys: str) -> Model:
+    """Read and validate a file with a root, on which its other URLs may build.
+
+    Args:
+        file: a YAML file.
+        root: instead of the root that the file names.
+        model: what the file holds.
+        keys: some of the expected keys, for the message about a file that holds no mapping.
+
+    Raises:
+        RecipeError: see `load_recipe`.
+    """
+    document = read_document(file, keys)
     document = document if root is None else {**document, "root": root}
-    with explained(file, Recipe):
-        if problems := list(wrong_urls(document)):
+    with explained(file, model):
+        if problems := list(_wrong_urls(document)):
             raise places.PlaceError("; ".join(problems))
-        return Recipe.model_validate(resolved(document))
+        return model.model_validate(_resolved(document))
 
 
-def wrong_urls(value: Any, key: str = "") -> Iterator[str]:
+def _wrong_urls(value: Any, key: str = "") -> Iterator[str]:
     """What is wrong with URLs, wherever in a recipe; no text of it may name credentials."""
     if isinstance(value, dict):
         for name, item in value.items():
-            yield from wrong_urls(item, f"{key}.{name}" if key else str(name))
+            yield from _wrong_urls(item, f"{key}.{name}" if key else str(name))
     elif isinstance(value, list):
         for i, item in enumerate(value):
-            yield from wrong_urls(item, f"{key}[{i}]")
+            yield from _wrong_urls(item, f"{key}[{i}]")
     elif isinstance(value, str) and "://" in value:
         try:
             places.check_url(value)
@@ -397,7 +414,7 @@ def _below(value: str, root: str) -> str:
     return filled
 
 
-def resolved(document: dict[str, Any]) -> dict[str, Any]:
+def _resolved(document: dict[str, Any]) -> dict[str, Any]:
     """The document with its root as a whole path, also in place of ``{root}``."""
     root = document.get("root")
     if not isinstance(root, str):

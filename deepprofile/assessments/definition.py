@@ -8,8 +8,6 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from deepprofile import places
-from deepprofile.documents import explained, read_document
 from deepprofile.evaluation.estimates.climatology import CLIMATOLOGY
 from deepprofile.evaluation.estimates.sensor import DEPTH
 from deepprofile.evaluation.reference.depths import DEPTH_GROUPS, depth_group
@@ -23,8 +21,7 @@ from deepprofile.recipe import (
     Positive,
     Seed,
     Stations,
-    resolved,
-    wrong_urls,
+    load_rooted,
 )
 from deepprofile.stages.compare import MEAN, TC_MEAN
 
@@ -186,13 +183,8 @@ def load_definition(path: str | Path, root: str | None = None) -> Definition:
         RecipeError: if the file can't be read or a key or value is not allowed. The message
             names file and key, what was found and what is allowed.
     """
-    file = Path(path)
-    document = read_document(file, "name, root, stations, estimates, subject")
-    document = document if root is None else {**document, "root": root}
-    with explained(file, Definition):
-        if problems := list(wrong_urls(document)):
-            raise places.PlaceError("; ".join(problems))
-        return Definition.model_validate(resolved(document))
+    keys = "name, root, stations, estimates, subject"
+    return load_rooted(Path(path), root, Definition, keys)
 
 
 def _among(key: str, names: Sequence[str], allowed: Sequence[str]) -> None:

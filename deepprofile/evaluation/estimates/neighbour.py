@@ -60,12 +60,12 @@ class NeighbourEstimate(Estimate):
 
     def values(self, cells: Cells, top: float, bottom: float) -> Series:
         """See :meth:`Estimate.values`."""
-        if not self.covers(top, bottom):
+        keys, _ = self.neighbours(cells, top, bottom)
+        if not (keys >= 0).any() and not self.covers(top, bottom):
             raise ValueError(
                 f"estimate {self.name!r} says nothing about {top} to {bottom} m: no cell of the "
                 "reference has a neighbour with a series of these bounds"
             )
-        keys, _ = self.neighbours(cells, top, bottom)
         found, at = np.unique(keys[keys >= 0], return_inverse=True)
         values = np.full((len(cells), len(self.time)), np.nan)
         values[keys >= 0] = own_values(self.reference, found, top, bottom)[at]

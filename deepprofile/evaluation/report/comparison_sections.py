@@ -34,10 +34,10 @@ from deepprofile.evaluation.report.judged import (
     judged_lines,
 )
 from deepprofile.evaluation.skill.intercomparison import medians
-from deepprofile.evaluation.skill.overview import class_tests
+from deepprofile.evaluation.skill.overview import class_tests, known_classes
 from deepprofile.evaluation.skill.pairs import summarise_pairs
 from deepprofile.evaluation.skill.strata import class_sizes
-from deepprofile.evaluation.skill.summaries import UNKNOWN, cell_means, class_names
+from deepprofile.evaluation.skill.summaries import cell_means, class_names
 
 CLASS_METRICS = ("r", "ubrmse")
 CLASS_GROUPS = (DEPTH_GROUPS[0].name, COLUMN_GROUP)
@@ -51,11 +51,7 @@ def classes(inputs: ReportInputs) -> Section:
     parts = judged(inputs)
     every = _class_tests(inputs) if parts else pd.DataFrame()
     for reference, rows in parts.items():
-        by = [
-            name
-            for name in CLASS_COLUMNS
-            if name in rows and class_names(rows[name]).ne(UNKNOWN).any()
-        ]
+        by = known_classes(rows)
         rows = rows[rows["group"].isin(CLASS_GROUPS)]
         if not by or rows.empty:
             continue
