@@ -21,8 +21,9 @@ from deepprofile.recipe import Bounds, load_recipe
 from deepprofile.stages import chain, predict
 from deepprofile.stages.context import WORKER_MEMORY, Plan
 from deepprofile.stages.extent import land_of
-from deepprofile.stages.planning import Estimate, Site, estimate, render_plans, render_rates
+from deepprofile.stages.planning import render_plans, render_rates
 from deepprofile.stages.segments import JobSize
+from deepprofile.stages.sites import Estimate, Site, estimate, sides, with_gpus
 from deepprofile.store.layout import Region
 
 PIPELINES = sorted((Path(__file__).parent.parent / "pipelines").glob("*.yaml"))
@@ -230,6 +231,31 @@ def test_a_gpu_predicts_while_cores_read_turn_and_write(engine, seconds, bound):
     assert found.bound == bound
 
 
+@given(
+    gpus=st.integers(1, 64),
+    read=st.floats(1e6, 1e13),
+    engine=st.floats(1.0, 1e10),
+    jobs=st.integers(1, 10_000),
+)
+def test_the_slowest_of_cores_gpus_store_and_scheduler_decides(gpus, read, engine, jobs):
+    plan = replace(work_plan(jobs, engine=engine, read=read), bytes_read=read, bytes_written=0)
+    rounds = -(-jobs // (16 * gpus))
+    expected = {
+        "read": rounds * read / jobs * SECONDS["read"],
+        "engine": engine * 0.6e6 / 8e12 / gpus,
+        "store": read * 0.27 / min(1.25e9 * gpus, 5e9),
+        "scheduler": jobs * 4e-3,
+    }
+    site = with_gpus(RATES, gpus)
+    found = estimate(plan, RATES, site)
+    assert found.seconds == pytest.approx(max(expected.values()))
+    assert expected[found.bound] == pytest.approx(max(expected.values()))
+    parts = {
+        kind: value for side in sides(plan, RATES, site).values() for kind, value in side.items()
+    }
+    assert parts == pytest.approx(expected)
+
+
 def test_work_without_a_rate_has_no_time():
     found = estimate(work_plan(4, decode=1e9, write=1.0), RATES, site(2))
     assert (found.seconds, found.missing) == (None, ("decode",))
@@ -253,7 +279,7 @@ def test_times_of_other_machines_are_called_scaled_or_assumed(of_globe):
     assert "measured rates" in table_line(text, "predict", "this machine")
     scaled = f"scaled from {here.cores} core"
     assert scaled in table_line(text, "predict", "node of 16 such cores")
-    assert "assumed: 0.6 MFLOP a cell-day" in table_line(text, "predict", "one GPU")
+    assert "assumed: 0.6 MFLOP a cell-day" in table_line(text, "predict", "1 GPU fed")
     assert "assumed" in table_line(text, "train", "node of 16")
     assert "not measured: decode" in table_line(text, "ingest")
 

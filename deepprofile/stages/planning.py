@@ -1,86 +1,22 @@
-"""From the work of a plan and measured rates to time, and both as tables."""
+"""Plans, and the time that they would take, as tables."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from deepprofile.cluster import cores
 from deepprofile.rates import UNITS, WHOLE_MACHINE, Rates, this_machine
 from deepprofile.recipe import Recipe
 from deepprofile.stages.context import Plan
+from deepprofile.stages.sites import Estimate, estimate, n_cores, sites_of, this_site
 
-NODE_CORES = 16
-"""Cores of the node to which measured rates are scaled."""
-OPERATIONS = 0.6e6
-"""Floating-point operations of the engine for a cell-day of the paper's network."""
-ASSUMED_GPU = 8e12
-"""Operations a second of a GPU that was not measured: 40 % of an A100's peak in float32."""
 SCALED = ("predict", "collocate", "train")
 """Stages whose time on other machines is shown."""
 _DURATIONS = (("s", 1, 120), ("min", 60, 120), ("h", 3600, 72), ("days", 86400, float("inf")))
 """Units of time, the seconds of each, and up to how many of them it is used."""
 _SHORT = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9))
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Time of a stage.
-
-    Attributes:
-        seconds: of all jobs; None where a rate is not known.
-        bound: kind of work that takes most of it.
-        missing: kinds of work whose rates are not known.
-    """
-
-    seconds: float | None
-    bound: str = ""
-    missing: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Site:
-    """Where a stage could run.
-
-    Attributes:
-        name: for the table.
-        basis: what the time rests on: measured, scaled or assumed.
-        cores: cores that work on jobs.
-        engine: seconds of a cell-day on a GPU; None without one.
-    """
-
-    name: str
-    basis: str
-    cores: int
-    engine: float | None = None
-
-
-def estimate(plan: Plan, rates: Rates, site: Site) -> Estimate:
-    """Time of a stage's jobs on the cores of a site.
-
-    A core does one job at a time, so the jobs take as many rounds as the cores need. A GPU
-    predicts while the cores read, turn series and profiles, and write. Training is one job that
-    uses all cores; it is not taken to be any quicker with more cores than were measured.
-    """
-    if plan.jobs == 0:
-        return Estimate(0.0)
-    work = {kind: units for kind, units in plan.work.items() if units > 0}
-    on_gpu = {"engine": site.engine} if site.engine is not None else {}
-    missing = tuple(kind for kind in work if kind not in {**rates.core, **on_gpu})
-    if missing or not work:
-        return Estimate(None, missing=missing)
-    share = -(-plan.jobs // site.cores) / plan.jobs
-    parts = {
-        kind: units * on_gpu[kind] if kind in on_gpu else units * rates.core[kind] * share
-        for kind, units in work.items()
-    }
-    by_cores = {kind: seconds for kind, seconds in parts.items() if kind not in on_gpu}
-    by_gpu = {kind: seconds for kind, seconds in parts.items() if kind in on_gpu}
-    slower = max(by_cores, by_gpu, key=lambda side: sum(side.values()))
-    return Estimate(sum(slower.values()), max(slower, key=slower.__getitem__))
 
 
 def render_plans(
@@ -101,14 +37,14 @@ def render_plans(
         hint = f"There are no rates in {source}: run `deepprofile benchmark` once to see times."
         return Group(_stages(recipe, plans, None), *daily, Text(hint))
     parts: list[RenderableType] = [_stages(recipe, plans, rates), *daily]
-    parts.append(_elsewhere(recipe, plans, rates))
+    parts.append(_elsewhere(plans, rates))
     return Group(*parts, Text(_origin(rates, source) + _absent(plans, rates)))
 
 
 def render_rates(rates: Rates) -> Table:
     """Measured rates: time of a unit of work, and units a second of all cores together."""
     machine = rates.machine
-    title = f"{_cores(machine.cores)}, {machine.processor}, PyTorch {machine.torch}"
+    title = f"{n_cores(machine.cores)}, {machine.processor}, PyTorch {machine.torch}"
     table = Table(title=title, title_justify="left")
     table.add_column("work")
     table.add_column("unit")
@@ -138,7 +74,7 @@ def _stages(recipe: Recipe, plans: Mapping[str, Plan], rates: Rates | None) -> T
             _size(plan.bytes_read),
             _size(plan.bytes_written),
             _memory(plan),
-            "" if rates is None else _time(estimate(plan, rates, _this_site(rates))),
+            "" if rates is None else _time(estimate(plan, rates, this_site(rates))),
             plan.note,
         )
     return table
@@ -154,59 +90,29 @@ def _append(name: str, plan: Plan) -> str:
     )
 
 
-def _elsewhere(recipe: Recipe, plans: Mapping[str, Plan], rates: Rates) -> Table:
+def _elsewhere(plans: Mapping[str, Plan], rates: Rates) -> Table:
     """Time of the stages that compute, here and on larger machines."""
     table = Table(title="time on", title_justify="left")
     for heading in ("stage", "where", "time", "most of it", "rests on"):
         table.add_column(heading, justify="right" if heading == "time" else "left")
     for name in (name for name in SCALED if name in plans):
-        sites = [_this_site(rates), _node(rates, name)]
-        if name == "predict":
-            sites.append(_gpu(rates))
-        for site in sites:
+        for site in sites_of(rates, name):
             found = estimate(plans[name], rates, site)
             table.add_row(name, site.name, _time(found), found.bound, site.basis)
     return table
 
 
-def _this_site(rates: Rates) -> Site:
-    here, measured = this_machine(), rates.machine
-    same = (here.processor, here.cores) == (measured.processor, measured.cores)
-    basis = "measured rates" if same else f"scaled from {_cores(measured.cores)}"
-    return Site(f"this machine, {_cores(cores())}", basis, cores())
-
-
-def _node(rates: Rates, stage: str) -> Site:
-    basis = f"scaled from {_cores(rates.machine.cores)}"
-    if stage == "train":
-        basis = f"assumed: no quicker than on {_cores(rates.machine.cores)}"
-    return Site(f"a node of {NODE_CORES} such cores", basis, NODE_CORES)
-
-
-def _gpu(rates: Rates) -> Site:
-    fed = f"fed by {NODE_CORES} such cores"
-    if "engine" in rates.gpu:
-        name = rates.machine.gpu or "GPU"
-        basis = f"engine measured; the cores' work scaled from {_cores(rates.machine.cores)}"
-        return Site(f"one {name} {fed}", basis, NODE_CORES, rates.gpu["engine"])
-    basis = (
-        f"assumed: {OPERATIONS / 1e6:g} MFLOP a cell-day at {ASSUMED_GPU / 1e12:g} TFLOP/s in "
-        "float32, 40 % of an A100's peak; the cores' work scaled"
-    )
-    return Site(f"one GPU {fed}", basis, NODE_CORES, OPERATIONS / ASSUMED_GPU)
-
-
 def _origin(rates: Rates, source: Path) -> str:
     machine, measured = rates.machine, rates.measured
     text = (
-        f"Rates: {source}, measured {measured:%Y-%m-%d} with all of {_cores(machine.cores)} busy "
+        f"Rates: {source}, measured {measured:%Y-%m-%d} with all of {n_cores(machine.cores)} busy "
         f"({machine.processor}, PyTorch {machine.torch}), for the paper's network. Cubes were read "
         "from pages in memory and written to a local disk: reading from a disk or an object store "
         "may take longer. Starting workers and jobs comes on top."
     )
     here = this_machine()
     if (here.processor, here.cores) != (machine.processor, machine.cores):
-        text += f" This machine is another one: {_cores(here.cores)}, {here.processor}."
+        text += f" This machine is another one: {n_cores(here.cores)}, {here.processor}."
     return text
 
 
@@ -217,10 +123,6 @@ def _absent(plans: Mapping[str, Plan], rates: Rates) -> str:
     if not kinds:
         return ""
     return f" The file has no rate of {', '.join(kinds)}: run `deepprofile benchmark` again."
-
-
-def _cores(n: int) -> str:
-    return f"{n} core{'s' if n > 1 else ''}"
 
 
 def _time(found: Estimate) -> str:

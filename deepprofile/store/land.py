@@ -35,12 +35,12 @@ class LandCount(NamedTuple):
 
 def expected_land(region: Region) -> LandCount:
     """Tiles with land and land cells that a region is expected to hold, to within a few percent."""
-    cells = _land_cells()[slice(*region.tile_rows), slice(*region.tile_columns)]
+    cells = land_cells()[slice(*region.tile_rows), slice(*region.tile_columns)]
     return LandCount(int(np.count_nonzero(cells)), int(cells.sum()))
 
 
 @cache
-def _land_cells() -> NDArray[np.int64]:
+def land_cells() -> NDArray[np.int64]:
     """Land cells of every tile, (tile rows, tile columns)."""
     text = resources.files("deepprofile.store").joinpath(_TABLE).read_text()
     return np.loadtxt(text.splitlines(), dtype=np.int64, delimiter=",")
