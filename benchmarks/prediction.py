@@ -75,30 +75,33 @@ def fields_with_gaps(n: int, block: int) -> np.ndarray:
     return values
 
 
-def write_inputs(folder: str) -> str:
-    """Cubes of forcing and features, and a model; returns its fingerprint."""
+def write_inputs(folder: str, region: Region = REGION) -> str:
+    """Cubes of forcing and features of some tiles, and a model; returns its fingerprint."""
     product = PRODUCTS["smap_l4"]
     variables = {field.name: field.units for field in product.fields if field.layer is None}
 
-    template = smap_l4_template(REGION, variables, product.layers)
+    template = smap_l4_template(region, variables, product.layers)
     forcing = make_cube(f"{folder}/smap_l4", template, BLOCKS.stop * BLOCK_DAYS)
     with committed_writer(forcing) as writer:
         for index in range(BLOCKS.stop):
-            place = writer.select(TILE, Block(index))
-            writer.write("forcing", place, fields_with_gaps(len(variables), index))
-    static = make_cube(f"{folder}/static", static_template(REGION), 0)
+            fields = fields_with_gaps(len(variables), index)
+            for tile in region.tiles():
+                writer.write("forcing", writer.select(tile, Block(index)), fields)
+    static = make_cube(f"{folder}/static", static_template(region), 0)
     with committed_writer(static) as writer:
-        place, shape = writer.select(TILE), (TILE_ROWS, TILE_COLUMNS)
-        writer.write("land", place, np.ones(shape, np.uint8))
+        shape = (TILE_ROWS, TILE_COLUMNS)
         features = np.random.default_rng(0).random((len(FEATURES), *shape), np.float32)
-        writer.write("auxiliary", place, features)
+        for tile in region.tiles():
+            place = writer.select(tile)
+            writer.write("land", place, np.ones(shape, np.uint8))
+            writer.write("auxiliary", place, features)
     return save_model(DeepProfile(), f"{folder}/model")
 
 
-def run_job(folder: str, fingerprint: str, segment: int) -> None:
-    """Predict the tile-year into a cube of its own and commit it."""
-    job = PredictJob(
-        tile=TILE,
+def job_of(folder: str, fingerprint: str, segment: int, tile: Tile = TILE) -> PredictJob:
+    """A tile-year."""
+    return PredictJob(
+        tile=tile,
         blocks=BLOCKS,
         period=(0, BLOCKS.stop * BLOCK_DAYS),
         model=f"{folder}/model",
@@ -111,6 +114,11 @@ def run_job(folder: str, fingerprint: str, segment: int) -> None:
         segment=segment,
         fingerprints=("benchmark",) * len(BLOCKS),
     )
+
+
+def run_job(folder: str, fingerprint: str, segment: int) -> None:
+    """Predict the tile-year into a cube of its own and commit it."""
+    job = job_of(folder, fingerprint, segment)
     template = coefficients_template(
         REGION, flag_attributes=flag_attributes(), first_block=BLOCKS.start
     )

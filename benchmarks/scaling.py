@@ -1,148 +1,132 @@
-"""What Dask and the driver take for a job, and how that grows with the number of jobs.
+"""How the system grows: with processes, with the number of jobs, and on paper with GPUs.
 
-Run with ``python benchmarks/scaling.py [--shares 0.01 0.1 1]``. The jobs are as many as those of
-ten years of the whole globe, tile by tile and block by block: 828 tiles with land of 115 blocks.
-Each is as large as one of the stage predict, sleeps and returns; they go through `run_jobs` and its
-window to a real scheduler in a process of its own, with two worker processes of four threads. Time
-beyond the sleep is that of the driver and the scheduler; both share the machine with the workers.
+    python benchmarks/scaling.py strong   # one and two processes on the stage predict
+    python benchmarks/scaling.py jobs     # driver and scheduler under the global ten-year list
+    python benchmarks/scaling.py model    # 1 to 256 GPUs, from measured rates
+
+Each prints its figures; with ``--figure FILE`` it also draws them.
 """
 
 import argparse
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pickle import dumps
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
 
-import psutil
-from distributed import Client
+import scaling_jobs
+import scaling_model
+import scaling_strong
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from deepprofile.store import run_jobs
+from deepprofile.cluster import cores
+from deepprofile.rates import load_rates, rates_path
 
-TILES, BLOCKS = 828, 115
-"""Tiles of the grid that hold land outside Antarctica; blocks of 32 days in ten years."""
-WORKERS, THREADS = 2, 4
-JOB_BYTES = 1_500
-"""Size of a job of the stage predict as it travels."""
-MEBIBYTE = 2**20
-
-
-@dataclass(frozen=True)
-class SleepJob:
-    """A job that does nothing.
-
-    Attributes:
-        tile: number of the tile.
-        block: number of the block.
-        seconds: how long it sleeps.
-        load: as many bytes as a real job has beside these.
-    """
-
-    tile: int
-    block: int
-    seconds: float
-    load: bytes
-
-    @property
-    def key(self) -> str:
-        """Name of the job."""
-        return f"tile {self.tile} block {self.block}"
+GPUS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+LABELS = {
+    "cores": "cores: read, turn, write",
+    "gpu": "GPU: engine",
+    "store": "store",
+    "scheduler": "scheduler",
+}
 
 
-def sleep(job: SleepJob) -> int:
-    """Sleep, and return something small."""
-    time.sleep(job.seconds)
-    return job.block
+def strong(options: argparse.Namespace) -> None:
+    """Processes."""
+    found = scaling_strong.measure(options.processes, options.turns)
+    scaling_strong.report(found)
+    if options.figure:
+        figure, axes = _figure("worker processes", "times as fast as one")
+        counts = sorted(found)
+        first = median(found[counts[0]])
+        axes.plot(counts, counts, "--", color="0.6", label="ideal")
+        axes.plot(counts, [first / median(found[n]) for n in counts], "o-", label="stage predict")
+        axes.set_xticks(counts)
+        _save(figure, axes, options.figure)
 
 
-@dataclass(frozen=True)
-class Usage:
-    """What a process has taken.
+def jobs(options: argparse.Namespace) -> None:
+    """Jobs."""
+    loads = []
+    for share in options.shares:
+        loads.append(scaling_jobs.measure(share, options.seconds))
+        print(loads[-1].line, flush=True)
+    if options.figure:
+        figure = Figure(figsize=(9, 3.4), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        counts = [load.jobs for load in loads]
+        for name, seconds, memory in (
+            ("driver", [x.driver for x in loads], [x.driver_memory for x in loads]),
+            ("scheduler", [x.scheduler for x in loads], [x.scheduler_memory for x in loads]),
+        ):
+            left.plot(
+                counts,
+                [1e3 * s / n for s, n in zip(seconds, counts, strict=True)],
+                "o-",
+                label=name,
+            )
+            grown = [(after - before) / scaling_jobs.MEBIBYTE for before, after in memory]
+            right.plot(counts, grown, "o-", label=name)
+        left.set(xscale="log", xlabel="jobs", ylabel="processor time of a job (ms)", ylim=(0, None))
+        right.set(xscale="log", xlabel="jobs", ylabel="memory gained (MiB)", ylim=(0, None))
+        _save(figure, left, options.figure)
 
-    Attributes:
-        seconds: of processor time.
-        memory: resident bytes.
-    """
 
-    seconds: float
-    memory: int
-
-    @classmethod
-    def of(cls, process: psutil.Process) -> "Usage":
-        """What a process has taken so far."""
-        times = process.cpu_times()
-        return cls(times.user + times.system, process.memory_info().rss)
+def model(options: argparse.Namespace) -> None:
+    """GPUs."""
+    found = scaling_model.measure(load_rates(options.rates or rates_path()), GPUS)
+    scaling_model.report(found)
+    if options.figure:
+        _draw_model(found, options.figure)
 
 
-@contextmanager
-def cluster() -> Iterator[tuple[Client, psutil.Process]]:
-    """A client, and the process of its scheduler."""
-    python = [sys.executable, "-m"]
-    where = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
-    scheduler = subprocess.Popen(
-        [*python, "distributed.cli.dask_scheduler", *where], stderr=subprocess.PIPE, text=True
+def _draw_model(found: Mapping[int, Mapping[str, float]], path: Path) -> None:
+    figure, axes = _figure("GPUs, each fed by 16 cores", "seconds for ten years of the globe")
+    counts = sorted(found)
+    for side in LABELS:
+        axes.plot(counts, [found[n][side] for n in counts], "o-", label=LABELS[side], markersize=3)
+    total = [max(found[n].values()) for n in counts]
+    axes.plot(counts, total, color="black", linewidth=6, alpha=0.15, label="the slowest decides")
+    axes.set(xscale="log", yscale="log")
+    axes.set_xticks(counts, list(map(str, counts)))
+    axes.minorticks_off()
+    _save(figure, axes, path)
+
+
+def _figure(x: str, y: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(5.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlabel=x, ylabel=y)
+    return figure, axes
+
+
+def _save(figure: Figure, axes: Axes, path: Path) -> None:
+    axes.legend(frameon=False)
+    for each in figure.axes:
+        each.grid(alpha=0.3)
+    figure.savefig(path, dpi=130)
+    print(f"figure: {path}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the options and run."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    assert scheduler.stderr is not None
-    address = next(
-        line.split("Scheduler at:")[1].strip()
-        for line in scheduler.stderr
-        if "Scheduler at" in line
-    )
-    options = ["--nworkers", str(WORKERS), "--nthreads", str(THREADS), "--no-dashboard"]
-    workers = subprocess.Popen(
-        [*python, "distributed.cli.dask_worker", address, *options], stderr=subprocess.DEVNULL
-    )
-    try:
-        with Client(address) as client:
-            client.wait_for_workers(WORKERS)
-            yield client, psutil.Process(scheduler.pid)
-    finally:
-        for process in (workers, scheduler):
-            process.terminate()
-            process.wait(30)
-
-
-def measure(client: Client, scheduler: psutil.Process, share: float, seconds: float) -> None:
-    """Run a share of the jobs and print what they took."""
-    load = bytes(JOB_BYTES - len(dumps(SleepJob(0, 0, seconds, b""))))
-    jobs = [
-        SleepJob(tile, block, seconds, load)
-        for tile in range(max(1, round(TILES * share)))
-        for block in range(BLOCKS)
-    ]
-    own = psutil.Process()
-    before = Usage.of(own), Usage.of(scheduler)
-    start = time.perf_counter()
-    done, failed = run_jobs(client, sleep, jobs)
-    wall = time.perf_counter() - start
-    assert len(done) == len(jobs) and not failed
-    after = Usage.of(own), Usage.of(scheduler)
-    n = len(jobs)
-    driver, dask = ((b.seconds - a.seconds) / n for a, b in zip(before, after, strict=True))
-    overhead = wall / n - seconds / (WORKERS * THREADS)
-    memory = " ".join(
-        f"{a.memory / MEBIBYTE:7.0f} → {b.memory / MEBIBYTE:.0f}"
-        for a, b in zip(before, after, strict=True)
-    )
-    print(
-        f"{n:>8,} jobs {wall:7.1f} s {n / wall:7.0f} a second  beyond the sleep "
-        f"{1e3 * overhead:5.2f} ms a job; processor time of the driver {1e3 * driver:5.2f} ms, of "
-        f"the scheduler {1e3 * dask:5.2f} ms; MiB of both {memory}",
-        flush=True,
-    )
-
-
-def main() -> None:
-    """Measure each share of the global list."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shares", type=float, nargs="+", default=[0.01, 0.1, 1.0])
-    parser.add_argument("--seconds", type=float, default=0.0, help="sleep of a job")
-    chosen = parser.parse_args()
-    with cluster() as (client, scheduler):
-        for share in chosen.shares:
-            measure(client, scheduler, share, chosen.seconds)
+    parser.add_argument("--figure", type=Path)
+    commands = parser.add_subparsers(required=True)
+    command = commands.add_parser("strong")
+    command.add_argument("--processes", type=int, nargs="+", default=sorted({1, cores()}))
+    command.add_argument("--turns", type=int, default=3)
+    command.set_defaults(run=strong)
+    command = commands.add_parser("jobs")
+    command.add_argument("--shares", type=float, nargs="+", default=[0.01, 0.1, 1.0])
+    command.add_argument("--seconds", type=float, default=0.0, help="sleep of a job")
+    command.set_defaults(run=jobs)
+    command = commands.add_parser("model")
+    command.add_argument("--rates", type=Path, help="file of `deepprofile benchmark`")
+    command.set_defaults(run=model)
+    options = parser.parse_args(arguments)
+    options.run(options)
 
 
 if __name__ == "__main__":
