@@ -3,28 +3,39 @@
 What needs torch is imported by the commands that use it: it takes seconds.
 """
 
+import logging
+import os
 import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from distributed import Client
 from rich.console import Console
 from rich.text import Text
 
-from deepprofile.cluster import LOCAL, ClusterError, connected
+from deepprofile.cluster import LOCAL
 from deepprofile.cube_commands import ClusterOption, commands, terminal
-from deepprofile.exit_codes import EXIT_CODES, Code
-from deepprofile.export import ExportError, Form, Request, export_layers, layer_of
-from deepprofile.model.configuration import ModelError
-from deepprofile.places import PlaceError
+from deepprofile.exit_codes import (
+    COMMAND_CODES,
+    DONE,
+    EXIT_CODES,
+    EXPECTED,
+    RUN_CODES,
+    TERMINATED,
+    Code,
+    code_of,
+)
+from deepprofile.export import Form, Request, export_layers, layer_of
+from deepprofile.operators import events
+from deepprofile.operators.logs import OPTION, VARIABLE, LogFormat, format_asked, json_lines
+from deepprofile.operators.operation import described, operation
+from deepprofile.operators.signals import orderly
 from deepprofile.progress import meter
-from deepprofile.rates import RatesError, load_rates, rates_path, save_rates
-from deepprofile.recipe import RecipeError, load_recipe
-from deepprofile.stages import Context, StageError, chain
+from deepprofile.rates import load_rates, rates_path, save_rates
+from deepprofile.recipe import load_recipe
+from deepprofile.stages import Context, chain
 from deepprofile.stages.planning import render_plans, render_rates
-from deepprofile.store import CubeError, JobError
 
 app = typer.Typer(
     add_completion=False,
@@ -33,28 +44,27 @@ app = typer.Typer(
     help="Root-zone soil moisture profiles for every land cell and day.",
 )
 app.add_typer(commands)
-EXPECTED = (
-    RecipeError,
-    ClusterError,
-    StageError,
-    CubeError,
-    JobError,
-    OSError,
-    RatesError,
-    ExportError,
-    PlaceError,
-    ModelError,
-)
-"""Errors that tell the user what to do; anything else is a fault and shows where it rose."""
 DAY = "%Y-%m-%d"
 RatesOption = Annotated[
     Path | None,
     typer.Option(help="File of rates; by default $DEEPPROFILE_RATES or the user's settings."),
 ]
 RecipePath = Annotated[Path, typer.Argument(help="A recipe, such as pipelines/demo.yaml.")]
+LogOption = Annotated[
+    LogFormat,
+    typer.Option(
+        OPTION,
+        envvar=VARIABLE,
+        help="Lines for people, or one JSON object a line on standard error.",
+    ),
+]
+MetricsOption = Annotated[
+    Path | None,
+    typer.Option(help="Write metrics to this file at the end, for Prometheus' node exporter."),
+]
 
 
-@app.command()
+@app.command(epilog=RUN_CODES)
 def run(
     recipe: RecipePath,
     stage: Annotated[
@@ -69,23 +79,19 @@ def run(
         str | None,
         typer.Option(help="Where all results lie, instead of the recipe's root: path or s3://…"),
     ] = None,
+    log_format: LogOption = LogFormat.TEXT,
+    metrics_file: MetricsOption = None,
 ) -> None:
     """Run a recipe, or single stages of it; what is done already is not done again."""
-    console = terminal()
-    document = load_recipe(recipe, root)
-    chosen = chain.select(document, stage)
-    with connected(cluster) as client:
-        console.print(f"[bold]{document.name}[/bold] in {document.root}", highlight=False)
-        console.print(f"Dask: {_workers(client)}", highlight=False)
-        chain.run(chosen, Context(document, client, console, retry_failed))
+    with operation("run", recipe, terminal(log_format), metrics_file) as here:
+        document = load_recipe(recipe, root)
+        here.about(document.name, document.root)
+        chosen = chain.select(document, stage)
+        with here.connected(cluster) as client:
+            chain.run(chosen, Context(document, client, here.console, retry_failed))
 
 
-def _workers(client: Client) -> str:
-    threads = client.nthreads()
-    return f"{len(threads)} workers, {sum(threads.values())} threads"
-
-
-@app.command()
+@app.command(epilog=COMMAND_CODES)
 def plan(recipe: RecipePath, rates: RatesOption = None) -> None:
     """Print jobs, bytes, memory and time of every stage without touching data."""
     document = load_recipe(recipe)
@@ -94,7 +100,7 @@ def plan(recipe: RecipePath, rates: RatesOption = None) -> None:
     terminal().print(render_plans(document, chain.plans(document), known, source))
 
 
-@app.command()
+@app.command(epilog=COMMAND_CODES)
 def benchmark(
     rates: RatesOption = None,
     folder: Annotated[
@@ -119,7 +125,7 @@ def benchmark(
     console.print(f"kept in {path}", highlight=False)
 
 
-@app.command()
+@app.command(epilog=COMMAND_CODES)
 def export(
     url: Annotated[str, typer.Argument(help="A cube of coefficients: local path or s3://…")],
     date: Annotated[datetime, typer.Option(formats=[DAY], help="The UTC day, or the first one.")],
@@ -148,7 +154,7 @@ def export(
     console.print(str(written), highlight=False, markup=False)
 
 
-@app.command()
+@app.command(epilog=RUN_CODES)
 def experiment(
     file: Annotated[
         Path, typer.Argument(help="An experiment, such as those of pipelines/experiments.")
@@ -157,20 +163,22 @@ def experiment(
     root: Annotated[
         str | None, typer.Option(help="Instead of the root of the experiment's recipe.")
     ] = None,
+    log_format: LogOption = LogFormat.TEXT,
+    metrics_file: MetricsOption = None,
 ) -> None:
     """Train a recipe's network with many settings side by side, and compare what comes out."""
     from deepprofile.experiments.definition import load_experiment
     from deepprofile.experiments.run import run_experiment
 
-    chosen = load_experiment(file, root)
-    console = terminal()
-    with connected(cluster) as client:
-        console.print(f"Dask: {_workers(client)}", highlight=False)
-        figure = run_experiment(chosen, client, console)
-    console.print(f"figure: {figure}", highlight=False, markup=False)
+    with operation("experiment", file, terminal(log_format), metrics_file) as here:
+        chosen = load_experiment(file, root)
+        here.about(chosen.recipe.name, chosen.recipe.root, title=False)
+        with here.connected(cluster) as client:
+            figure = run_experiment(chosen, client, here.console)
+        here.result("figure", figure)
 
 
-@app.command()
+@app.command(epilog=RUN_CODES)
 def assess(
     file: Annotated[
         Path, typer.Argument(help="An assessment, such as those of pipelines/assessments.")
@@ -179,17 +187,18 @@ def assess(
     root: Annotated[
         str | None, typer.Option(help="Where all results lie, instead of the file's root.")
     ] = None,
+    log_format: LogOption = LogFormat.TEXT,
+    metrics_file: MetricsOption = None,
 ) -> None:
     """Judge estimates of any origin against stations: tables and one report."""
     from deepprofile.assessments import load_definition, run_assessment
 
-    definition = load_definition(file, root)
-    console = terminal()
-    with connected(cluster) as client:
-        console.print(f"[bold]{definition.name}[/bold] in {definition.root}", highlight=False)
-        console.print(f"Dask: {_workers(client)}", highlight=False)
-        result = run_assessment(definition, client, console)
-    console.print(f"report: {result.report}", highlight=False, markup=False)
+    with operation("assess", file, terminal(log_format), metrics_file) as here:
+        definition = load_definition(file, root)
+        here.about(definition.name, definition.root)
+        with here.connected(cluster) as client:
+            result = run_assessment(definition, client, here.console)
+        here.result("report", str(result.report))
 
 
 @app.command(epilog=EXIT_CODES)
@@ -206,25 +215,68 @@ def daily(
     verbose: Annotated[
         bool, typer.Option(help="Say on standard error what the stages do and set aside.")
     ] = False,
+    log_format: LogOption = LogFormat.TEXT,
+    metrics_file: MetricsOption = None,
 ) -> None:
     """Take in the granules that have arrived, predict what they touch, print one line."""
     from deepprofile.stages.daily import run_daily
 
-    details = Console(stderr=True, soft_wrap=True, quiet=not (verbose or sys.stderr.isatty()))
-    document = load_recipe(recipe)
-    report = run_daily(document, date.date() if date else None, lambda: connected(cluster), details)
-    typer.echo(report.line)
-    if report.problem:
-        typer.echo(f"{Code(report.code).name.lower()}: {report.problem}", err=True)
+    with operation("daily", recipe, _details(log_format, verbose), metrics_file) as here:
+        document = load_recipe(recipe)
+        here.about(document.name, document.root, title=False)
+        wanted = date.date() if date else None
+        report = run_daily(document, wanted, lambda: here.connected(cluster), here.console)
+        typer.echo(report.line)
+        name = Code(report.code).name.lower()
+        if report.problem and not events.are_records():
+            typer.echo(f"{name}: {report.problem}", err=True)
+        if report.problem:
+            level = logging.ERROR if report.code == Code.FAILED else logging.WARNING
+            events.emit("problem", report.problem, level, status=name)
+        events.conclude(exit_code=int(report.code), status=name)
     raise typer.Exit(report.code)
 
 
+def _details(log_format: LogFormat, verbose: bool) -> Console:
+    """Where a daily run says what its stages do: nothing of it goes to standard output."""
+    if log_format == LogFormat.JSON:
+        return terminal(log_format)
+    return Console(stderr=True, soft_wrap=True, quiet=not (verbose or sys.stderr.isatty()))
+
+
 def main() -> None:
-    """Entry point: known errors become one clear message and exit code 2."""
+    """Entry point: known errors become one clear message, signals an end in order.
+
+    Every way to end has an exit code, see `deepprofile.exit_codes`.
+    """
+    with orderly() as signals:
+        if format_asked(sys.argv[1:], os.environ) == LogFormat.JSON:
+            with json_lines():
+                code = _code_with_records()
+        else:
+            code = _code_with_text()
+        sys.exit(TERMINATED if signals.terminated else code)
+
+
+def _code_with_text() -> int:
     try:
         app()
     except EXPECTED as error:
         Console(stderr=True).print(
             Text.assemble(("error:", "bold red"), f" {error}"), highlight=False, soft_wrap=True
         )
-        sys.exit(2)
+        return code_of(error)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else DONE
+    return DONE
+
+
+def _code_with_records() -> int:
+    try:
+        return int(app(standalone_mode=False) or DONE)
+    except Exception as error:
+        # An error of the command line has a text and an exit code of its own.
+        text = error.format_message() if hasattr(error, "format_message") else str(error)
+        code = int(getattr(error, "exit_code", code_of(error)))
+        events.emit("error", text, logging.ERROR, **described(error, code))
+        return code

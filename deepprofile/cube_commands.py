@@ -11,7 +11,10 @@ from rich.console import Console
 
 from deepprofile import places
 from deepprofile.cluster import LOCAL, connected
+from deepprofile.exit_codes import COMMAND_CODES, VERIFY_CODES
 from deepprofile.model.configuration import DESCRIPTION
+from deepprofile.operators.events import RecordConsole
+from deepprofile.operators.logs import LogFormat
 from deepprofile.progress import meter
 from deepprofile.store import (
     SAFETY,
@@ -39,12 +42,17 @@ ClusterOption = Annotated[
 ]
 
 
-def terminal() -> Console:
-    """The terminal as it is; elsewhere lines wide enough for tables, and none of them broken."""
+def terminal(log_format: LogFormat = LogFormat.TEXT) -> Console:
+    """The terminal as it is; elsewhere lines wide enough for tables, and none of them broken.
+
+    Where records take the place of lines, tables alone are printed.
+    """
+    if log_format == LogFormat.JSON:
+        return RecordConsole(width=FILE_WIDTH, soft_wrap=True, force_terminal=False)
     return Console(width=None if sys.stdout.isatty() else FILE_WIDTH, soft_wrap=True)
 
 
-@commands.command()
+@commands.command(epilog=COMMAND_CODES)
 def inspect(
     url: Annotated[str, typer.Argument(help="A cube or a model: a local path or s3://…")],
 ) -> None:
@@ -61,7 +69,7 @@ def inspect(
     terminal().print(shown)
 
 
-@commands.command()
+@commands.command(epilog=VERIFY_CODES)
 def verify(
     url: CubeUrl,
     quick: Annotated[
@@ -98,7 +106,7 @@ def _noted(pieces: Sequence[Piece]) -> str:
     return f"noted, to be written again by the stage {stages}: {names}"
 
 
-@commands.command()
+@commands.command(epilog=COMMAND_CODES)
 def publish(
     url: CubeUrl,
     output: Annotated[str, typer.Argument(help="Where the copy goes: a local path or s3://…")],
@@ -126,7 +134,7 @@ def publish(
     console.print(f"{text}, in {output}", highlight=False, markup=False)
 
 
-@commands.command()
+@commands.command(epilog=COMMAND_CODES)
 def gc(
     url: CubeUrl,
     keep_days: Annotated[

@@ -2,6 +2,35 @@
 
 from enum import IntEnum
 
+from deepprofile.cluster import ClusterError
+from deepprofile.export import ExportError
+from deepprofile.model.configuration import ModelError
+from deepprofile.operators.signals import Terminated
+from deepprofile.places import PlaceError
+from deepprofile.rates import RatesError
+from deepprofile.recipe import RecipeError
+from deepprofile.stages.context import StageError
+from deepprofile.store import CubeError, JobError
+
+EXPECTED = (
+    RecipeError,
+    ClusterError,
+    StageError,
+    CubeError,
+    JobError,
+    OSError,
+    RatesError,
+    ExportError,
+    PlaceError,
+    ModelError,
+)
+"""Errors that tell the user what to do; anything else is a fault and shows where it rose."""
+DONE = 0
+FAULT = 1
+STOPPED = 2
+INTERRUPTED = 130
+TERMINATED = 143
+
 
 class Code(IntEnum):
     """Exit codes of `deepprofile daily`; 2 is any error in what the user gave."""
@@ -13,8 +42,43 @@ class Code(IntEnum):
     NOT_YET = 4
 
 
+_SIGNALS = (
+    "130 interrupted (Ctrl-C); 143 ended by SIGTERM: the cluster is closed, what was published "
+    "stays, and the same command goes on from there."
+)
 EXIT_CODES = (
     "Exit codes: 0 done, or nothing to do; 1 something failed, what succeeded is published, the "
-    "next run repeats the rest; 2 the recipe, the model, a cube or the cluster does not allow it; "
-    "3 another run is at work; 4 no granule of the day of --date has arrived yet."
+    "next run repeats the rest, or a fault of the program, shown with its traceback; "
+    "2 the recipe, the model, a cube or the cluster does not allow it; "
+    "3 another run is at work; 4 no granule of the day of --date has arrived yet; " + _SIGNALS
 )
+"""Those of `deepprofile daily`."""
+RUN_CODES = (
+    "Exit codes: 0 done; 1 a fault of the program, shown with its traceback; 2 something was wrong "
+    "or failed, and one message says what to do: what succeeded is published, the same command "
+    "repeats the rest; " + _SIGNALS
+)
+"""Those of commands that do long work."""
+VERIFY_CODES = (
+    "Exit codes: 0 the cube is sound; 1 it is not, or a fault of the program, shown with its "
+    "traceback; 2 it could not be checked; 130 interrupted (Ctrl-C); 143 ended by SIGTERM."
+)
+"""Those of `deepprofile verify`."""
+COMMAND_CODES = (
+    "Exit codes: 0 done; 1 a fault of the program, shown with its traceback; 2 something was "
+    "wrong, and one message says what to do; 130 interrupted (Ctrl-C); 143 ended by SIGTERM."
+)
+"""Those of all other commands."""
+
+
+def code_of(error: BaseException) -> int:
+    """The exit code of a command that ends with an error.
+
+    What breaks while a signal ends the command is due to the signal.
+    """
+    behind: BaseException | None = error
+    while behind is not None:
+        if isinstance(behind, KeyboardInterrupt):
+            return TERMINATED if isinstance(behind, Terminated) else INTERRUPTED
+        behind = behind.__cause__ or behind.__context__
+    return STOPPED if isinstance(error, EXPECTED) else FAULT

@@ -22,6 +22,7 @@ METHOD = "distributed.worker.multiprocessing-method"
 CLIENTS = {"client", "driver_client"}
 SLOWEST = (
     "test_stages",
+    "test_cluster_slurm",
     "test_object_store_chain",
     "test_faults_concurrent",
     "test_daily",
@@ -36,6 +37,8 @@ SLOWEST = (
     "test_store_publish",
     "test_assessments_real",
     "test_assessments",
+    "test_cluster_network",
+    "test_operators",
     "test_planning",
 )
 """Files that come first, the slowest at first: so processes that share the files end together."""

@@ -10,10 +10,10 @@ import pytest
 import yaml
 from cluster_support import make_certificates, scheduler, ssh_server, tls_options, worker
 
-from deepprofile.cluster import ENVIRONMENT, ClusterError, connect, cores
+from deepprofile.cluster import ENVIRONMENT, ClusterError, connect
 from deepprofile.cluster.connecting import read_spec
 from deepprofile.cluster.kubernetes import KubernetesSpec
-from deepprofile.cluster.process import PRELOAD, worker_environment
+from deepprofile.cluster.process import PRELOAD, THREADS, worker_environment
 from deepprofile.cluster.slurm import SlurmSpec
 
 TLS = dict.fromkeys(["ca_file", "cert", "key"], "x.pem")
@@ -69,7 +69,7 @@ def test_a_wrong_file_is_explained(tmp_path, document, words):
     ],
 )
 def test_a_missing_extra_says_how_to_install_it(tmp_path, kind, document, monkeypatch):
-    module = {"cuda": "dask_cuda", "kubernetes": "dask_kubernetes"}[kind]
+    module = {"cuda": "dask_cuda", "kubernetes": "dask_kubernetes.operator"}[kind]
     monkeypatch.setitem(sys.modules, module, None)
     path = write(tmp_path / "cluster.yaml", kind=kind, **document)
     with pytest.raises(ClusterError, match=rf"pip install \"deepprofile\[{kind}\]\""):
@@ -88,7 +88,9 @@ def secured(tmp_path_factory):
     """A scheduler with TLS and a worker as an operator starts it; address and certificates."""
     files = make_certificates(tmp_path_factory.mktemp("tls"))
     options = tls_options(files)
-    own = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    ours = (*THREADS, *ENVIRONMENT)  # clusters of other tests may have left theirs
+    own = {name: value for name, value in os.environ.items() if name not in ours}
+    own |= {"DEEPPROFILE_CORES": "3"}
     with (
         scheduler(*options, protocol="tls") as address,
         worker(address, *options, "--nthreads", "1", "--preload-nanny", PRELOAD, env=own),
@@ -100,7 +102,7 @@ def test_a_scheduler_with_tls_is_joined_and_its_worker_has_the_environment(secur
     address, files = secured
     path = write(tmp_path / "cluster.yaml", kind="address", address=address, tls=files)
     with connect(path) as client:
-        expected = worker_environment(1, cores())
+        expected = worker_environment(1, 3)
         assert environment(client, list(expected)) == expected
 
 
@@ -135,7 +137,9 @@ def test_a_worker_with_another_version_stops_before_work(tmp_path):
     assert "requirements.lock" in str(error.value)
 
 
-def test_workers_are_started_by_ssh_and_stopped_with_the_client(tmp_path):
+def test_workers_are_started_by_ssh_and_stopped_with_the_client(tmp_path, monkeypatch):
+    for name in (*THREADS, *ENVIRONMENT):
+        monkeypatch.delenv(name, raising=False)
     with ssh_server(tmp_path) as port:
         path = write(
             tmp_path / "cluster.yaml",
@@ -176,6 +180,7 @@ def test_a_batch_job_of_slurm_starts_what_its_file_says():
         "#SBATCH --constraint=h200",
         "#SBATCH --gpus=4",
         "export DEEPPROFILE_PROCESSES=4",
+        "export DEEPPROFILE_CORES=32",
         "module load cuda",
     ):
         assert line in script.splitlines()

@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from filelock import FileLock
+from operator_support import Command, samples, scraped
 from prediction_support import FIELDS, VARIABLES, network_of
 from rich.console import Console
 
@@ -21,6 +22,7 @@ from deepprofile import cli, grid
 from deepprofile.exit_codes import EXIT_CODES, Code
 from deepprofile.model.flags import Flag
 from deepprofile.model.network import DeepProfile
+from deepprofile.operators import operation
 from deepprofile.recipe import Period, ProductSource, RecipeError, load_recipe
 from deepprofile.stages import Context, StageError, chain, daily
 from deepprofile.stages.daily import run_daily
@@ -320,7 +322,7 @@ def test_what_fails_is_repeated_by_the_next_run(world, client):
     ("asked", "code", "said"), [(50, 0, ""), (64, 4, "not_yet: no granule of 2015-06-03")]
 )
 def test_the_command_prints_one_line(base, world, client, monkeypatch, capsys, asked, code, said):
-    monkeypatch.setattr(cli, "connected", lambda spec: nullcontext(client))
+    monkeypatch.setattr(operation, "connected", lambda spec: nullcontext(client))
     arguments = ["deepprofile", "daily", str(world.recipe_path), "--date", str(day(asked))]
     monkeypatch.setattr(sys, "argv", arguments)
     with pytest.raises(SystemExit) as stopped:
@@ -338,6 +340,53 @@ def test_the_command_prints_one_line(base, world, client, monkeypatch, capsys, a
     assert bool(err) == bool(said)
 
 
+def test_operators_see_what_the_line_says(world, client, monkeypatch, capfd):
+    """JSON lines and metrics of a run that takes in a day, and of one that comes too early."""
+    world.arrive({62: 2})
+    world.replace(62)  # the older of the two is set aside
+    file, command = world.folder / "daily.prom", Command(monkeypatch, capfd)
+    arguments = ["daily", world.recipe_path, "--cluster", client.scheduler.address]
+    arguments += ["--metrics-file", file]
+    command(*arguments)
+    line = values(command.out)
+    names, last = command.names(), command.events[-1]
+    assert command.out.count("\n") == 1
+    assert names[:3] == ["run started", "recipe read", "cluster connected"]
+    stages = [(e["event"], e["stage"]) for e in command.events if e["event"].startswith("stage")]
+    assert stages == [
+        (f"stage {what}", name)
+        for name in ("ingest", "predict")
+        for what in ("started", "finished")
+    ]
+    assert (names.count("published"), names.count("set aside")) == (2, 1)
+    assert (line["granules_set_aside"], line["days_added"]) == ("1", "1")
+    assert command.of("published")[-1]["snapshot"] == line["snapshot"]
+    (unused,) = command.of("set aside")
+    assert Path(unused["file"]).is_relative_to(world.archive)
+    assert (unused["product"], unused["level"]) == ("smap_l4", "warning")
+    assert {key: str(last[key]) for key in ("status", "days_added", "bytes", "last")} == {
+        key: line[key] for key in ("status", "days_added", "bytes", "last")
+    }
+    kept, found = samples(file.read_text()), scraped(client)
+    assert kept["stage_set_aside", "small", "ingest"] == 1
+    assert kept["bytes_written", "small"] == int(line["bytes"])
+    assert f"{kept['profile_ratio', 'small']:.4f}" == line["valid"]
+    moment = datetime.fromtimestamp(kept["last_day_timestamp_seconds", "small"], UTC)
+    assert moment == datetime.fromisoformat(f"{line['last']}T00:00:00+00:00")
+    success = kept["run_success_timestamp_seconds", "daily", "small"]
+    for key in kept:  # the scheduler is told just before the command ends
+        if key[0] not in {"run_seconds", "run_finished_timestamp_seconds"}:
+            assert found[key] == pytest.approx(kept[key], abs=600 if "success" in key[0] else 0)
+
+    command(*arguments, "--date", str(day(64)))
+    assert (command.code, command.events[-1]["exit_code"]) == (4, 4)
+    assert command.of("problem")[0]["status"] == "not_yet"
+    assert "no granule of 2015-06-03" in command.of("problem")[0]["message"]
+    later = samples(file.read_text())
+    assert later["run_exit_code", "daily", "small"] == 4
+    assert later["run_success_timestamp_seconds", "daily", "small"] == success
+
+
 def test_a_silent_archive_is_no_wrong_setup(world, client, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "any")
@@ -349,7 +398,7 @@ def test_a_silent_archive_is_no_wrong_setup(world, client, monkeypatch):
 
 
 def test_a_missing_model_or_archive_is_an_error_of_the_user(world, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "connected", lambda spec: pytest.fail("connected"))
+    monkeypatch.setattr(operation, "connected", lambda spec: pytest.fail("connected"))
     monkeypatch.setattr(sys, "argv", ["deepprofile", "daily", str(world.recipe_path)])
     for gone, said in ((world.root / "model", "model"), (world.archive, "no granule of smap_l4")):
         shutil.rmtree(gone)

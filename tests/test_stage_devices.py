@@ -100,6 +100,7 @@ def test_all_workers_follow_what_was_settled_before_the_first_stage(monkeypatch)
     def stage(name):
         def run(context):
             seen[name] = context.recipe.predict.device
+            return "seen"
 
         return SimpleNamespace(plan=lambda recipe: Plan(1, 0, 0, 0), run=run)
 

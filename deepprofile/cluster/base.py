@@ -3,11 +3,13 @@
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
 import dask
-from dask.utils import parse_bytes
+from dask.utils import parse_bytes, parse_timedelta
 from distributed import Client
+from distributed.core import Status
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from deepprofile.cluster.process import QuietWorker, be_quiet, keep_from_deadlock
@@ -15,8 +17,6 @@ from deepprofile.places import redacted
 
 ALLOWED_FAILURES = 1
 """Workers that a job may lose before it counts as failed: it would go on to kill the next."""
-NO_WORKERS_TIMEOUT = "10 minutes"
-"""How long jobs wait while no worker is left; then they fail, instead of waiting for ever."""
 GPU = "GPU"
 """Dask resource of workers that have a GPU: as much as they have threads."""
 LOOPBACK = "127.0.0.1:0"
@@ -33,8 +33,19 @@ def _a_size(value: str) -> str:
     return value
 
 
+def _a_time(value: str) -> str:
+    try:
+        seconds = parse_timedelta(value)
+    except (KeyError, ValueError):
+        raise ValueError("expected a time such as 10 minutes") from None
+    if seconds <= 0:
+        raise ValueError("expected a time above 0")
+    return value
+
+
 Count = Annotated[int, Field(ge=1)]
 Size = Annotated[str, AfterValidator(_a_size)]
+Time = Annotated[str, AfterValidator(_a_time)]
 
 
 class Section(BaseModel):
@@ -66,37 +77,88 @@ class ClusterSpec(Section, ABC):
 
     Attributes:
         threads_per_worker: threads that run jobs in each worker process.
+        workers_timeout: how long the start, and later every job, waits while there is no worker;
+            then it fails, instead of waiting for ever.
     """
 
     threads_per_worker: Count = 1
+    workers_timeout: Time = "10 minutes"
 
-    def connect(self) -> Client:
+    def connect(self, check: Callable[[Client], None] | None = None) -> Client:
         """Start the cluster, or join it.
+
+        Args:
+            check: called with the client before anything is done with it; what it raises closes
+                the client.
 
         Raises:
             ClusterError: if it can't be started or reached.
         """
         dask.config.set({"distributed.scheduler.allowed-failures": ALLOWED_FAILURES})
-        dask.config.set({"distributed.scheduler.no-workers-timeout": NO_WORKERS_TIMEOUT})
+        dask.config.set({"distributed.scheduler.no-workers-timeout": self.workers_timeout})
         keep_from_deadlock()
         be_quiet("distributed.nanny")
         client = self.start()
-        client.register_plugin(QuietWorker())
+        try:
+            if isinstance(client, PatientClient):
+                client.workers_timeout = parse_timedelta(self.workers_timeout)
+            if check is not None:
+                check(client)
+            client.register_plugin(QuietWorker())
+            self.adapt(client.cluster)
+        except BaseException:
+            client.close()
+            raise
         return client
 
     @abstractmethod
     def start(self) -> Client:
         """Start the cluster, or join it; a client of it."""
 
+    def adapt(self, cluster: Any) -> None:
+        """Have workers come and go with the work from now on, where the file says so."""
 
-class OwningClient(Client):
+
+@dataclass(frozen=True)
+class Outlook:
+    """Whether workers can be expected.
+
+    Attributes:
+        text: what is known of them, for messages.
+        hopeless: whether none can come any more, as far as that is known.
+    """
+
+    text: str
+    hopeless: bool = False
+
+
+class PatientClient(Client):
+    """A client of a cluster whose workers may come later than it, or come and go.
+
+    Attributes:
+        workers_timeout: seconds to wait for the first worker.
+        most_threads: threads of all workers that the cluster may have; 0 if that is not known.
+        outlook: what is known of workers that are to come.
+        advice: what to do where none comes.
+    """
+
+    workers_timeout: float = 0
+    most_threads: int = 0
+    outlook: Callable[[], Outlook] = staticmethod(lambda: Outlook("none has joined yet"))
+    advice: str = (
+        "Look whether workers are running and can reach the scheduler, or give the cluster file "
+        "a longer workers_timeout."
+    )
+
+
+class OwningClient(PatientClient):
     """A client that stops its cluster when it is closed."""
 
     def close(self, *args: Any, **kwargs: Any) -> Any:
         """See `distributed.Client.close`."""
         cluster = self.cluster
         result = super().close(*args, **kwargs)  # type: ignore[no-untyped-call]
-        if cluster is not None:
+        if cluster is not None and cluster.status is not Status.closed:
             cluster.close()
         return result
 

@@ -1,12 +1,16 @@
-"""Whether workers have what this process has."""
+"""Whether workers have what this process has: those that are there, and those that come later."""
 
+import logging
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
-from distributed import Client
+from distributed import Client, Worker, WorkerPlugin
 
-from deepprofile.cluster.base import ClusterError
+from deepprofile.cluster.base import ClusterError, OwningClient
+from deepprofile.cluster.waiting import await_worker
 
 PACKAGES = (
     *("deepprofile", "dask", "distributed", "numpy", "pandas", "xarray", "zarr", "numcodecs"),
@@ -16,6 +20,27 @@ PACKAGES = (
 depend on the worker."""
 SAME = 2
 """Parts of a version number that must be equal; of deepprofile all are."""
+GUARD = "deepprofile-versions"
+"""Name of the plugin that looks at workers as they join."""
+REFUSED = "deepprofile-refused"
+"""Topic of the scheduler's events under which workers say that they were refused."""
+LOG = logging.getLogger("deepprofile.cluster")
+
+
+def check_workers(client: Client) -> None:
+    """Wait for the first worker, stop unless all have the versions of this process, and have those
+    that join later looked at, too.
+
+    Raises:
+        ClusterError: see `await_worker` and `check_versions`.
+    """
+    if not isinstance(client, OwningClient):  # a process that was killed may have left its guard
+        client.register_plugin(WorkerPlugin(), name=GUARD)
+    known: list[str] = []
+    while not known:
+        await_worker(client)
+        known = check_versions(client)
+    guard_versions(client, known)
 
 
 def versions() -> dict[str, str]:
@@ -29,19 +54,21 @@ def versions() -> dict[str, str]:
     return found
 
 
-def check_versions(client: Client) -> None:
+def check_versions(client: Client) -> list[str]:
     """Stop unless all workers have the versions of this process.
 
-    A cluster without workers yet passes; workers that join later are not looked at.
+    Returns:
+        Addresses of the workers that have answered; those that leave meanwhile don't count.
 
     Raises:
         ClusterError: names what differs, on how many workers, and what to do.
     """
     own = versions()
     try:
-        answers: Mapping[str, dict[str, str]] = client.run(versions, on_error="return")
+        said: Mapping[str, Any] = client.run(versions, on_error="return")
     except (OSError, TimeoutError) as error:
         raise ClusterError(f"the workers do not answer: {error}") from None
+    answers = {a: found for a, found in said.items() if not isinstance(found, OSError)}
     broken = {a: found for a, found in answers.items() if not isinstance(found, dict)}
     if broken:
         address, found = min(broken.items(), key=lambda item: item[0])
@@ -63,6 +90,70 @@ def check_versions(client: Client) -> None:
             f"the workers have other versions than this process: {'; '.join(lines)}. Give both "
             "the same environment (requirements.lock), or the same container image"
         )
+    return list(answers)
+
+
+def guard_versions(client: Client, known: Collection[str]) -> None:
+    """Have workers that join later, and have other versions than this process, stop at once.
+
+    The client says which they were. The cluster goes on with the others.
+
+    Args:
+        client: client of the cluster.
+        known: addresses of workers that have been checked.
+    """
+    client.register_plugin(_guard(versions(), frozenset(known)), name=GUARD)
+    client.subscribe_topic(REFUSED, _say)
+
+
+def unguard(client: Client) -> None:
+    """Take away what `guard_versions` has set up, as its scheduler outlives the client."""
+    with suppress(Exception):  # the scheduler may be gone, or another client may have done it
+        client.unregister_worker_plugin(GUARD)
+
+
+def _guard(own: dict[str, str], known: frozenset[str]) -> WorkerPlugin:
+    """A plugin that travels whole, to be read where deepprofile is another or absent."""
+    python, packages, same = "python", tuple(name for name in own if name != "python"), SAME
+
+    def found(name: str) -> str:
+        if name == python:
+            return platform.python_version()
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            return "none"
+
+    def differs(name: str, there: str) -> bool:
+        if name == "deepprofile":
+            return there != own[name]
+        return there.split(".")[:same] != own[name].split(".")[:same]
+
+    class Guard(WorkerPlugin):
+        async def setup(self, worker: Worker) -> None:
+            if worker.address in known:
+                return
+            there = {name: found(name) for name in (python, *packages)}
+            lines = [
+                f"{name} {own[name]} expected, {text} found"
+                for name, text in there.items()
+                if differs(name, text)
+            ]
+            if lines:
+                worker.log_event(REFUSED, (worker.address, "; ".join(lines)))
+                await worker.close(reason="other versions: " + "; ".join(lines))
+
+    return Guard()
+
+
+def _say(event: tuple[float, tuple[str, str]]) -> None:
+    address, differing = event[1]
+    LOG.warning(
+        "worker %s has other versions than this process and was stopped: %s. Give it the same "
+        "environment (requirements.lock), or the same container image",
+        address,
+        differing,
+    )
 
 
 def _equal(name: str, own: str, other: str) -> bool:

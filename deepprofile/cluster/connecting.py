@@ -1,6 +1,5 @@
 """From a cluster file, an address or ``local`` to a client whose workers can do the work."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,11 +10,12 @@ from distributed import Client
 from pydantic import ValidationError
 
 from deepprofile.cluster.base import ClusterError, ClusterSpec
-from deepprofile.cluster.checks import check_versions
+from deepprofile.cluster.checks import check_workers
 from deepprofile.cluster.kubernetes import KubernetesSpec
 from deepprofile.cluster.local import CudaSpec, LocalSpec
 from deepprofile.cluster.remote import AddressSpec, SshSpec
 from deepprofile.cluster.slurm import SlurmSpec
+from deepprofile.operators.events import notice
 from deepprofile.places import redacted
 
 LOCAL = "local"
@@ -42,23 +42,17 @@ def connect(spec: str | Path = LOCAL) -> Client:
             (``tcp://host:port``, ``tls://…``), or ``"local"`` for one worker process per core.
 
     Returns:
-        A client; closing it also stops a cluster that this call started. Worker processes are
+        A client of a cluster that has a worker at least; closing it also stops a cluster that
+        this call started. Worker processes are
         spawned, so a script calls this under ``if __name__ == "__main__":``.
 
     Raises:
         ClusterError: if the file is not valid, the cluster can't be started, no scheduler answers
-            at the address, or its workers have other versions of what they need.
+            at the address, no worker joins in time, or the workers have other versions of what
+            they need.
     """
-    described = _spec(str(spec))
-    client = described.connect()
-    if isinstance(described, LocalSpec):
-        return client
-    try:
-        check_versions(client)
-    except ClusterError:
-        client.close()
-        raise
-    return client
+    described = spec_of(str(spec))
+    return described.connect(None if isinstance(described, LocalSpec) else check_workers)
 
 
 @contextmanager
@@ -72,14 +66,19 @@ def connected(spec: str | Path = LOCAL) -> Iterator[Client]:
     try:
         yield client
     except KeyboardInterrupt:
-        print(INTERRUPTED, file=sys.stderr, flush=True)
+        notice("interrupted", INTERRUPTED)
         raise
     finally:
         with suppress(TimeoutError):
             client.close()
 
 
-def _spec(text: str) -> ClusterSpec:
+def spec_of(text: str) -> ClusterSpec:
+    """What a path, an address or ``local`` describes, see `connect`.
+
+    Raises:
+        ClusterError: if the file is not valid.
+    """
     if text == LOCAL:
         return LocalSpec()
     if "://" in text:

@@ -7,6 +7,7 @@ from distributed import Client
 from pydantic import Field, model_validator
 
 from deepprofile.cluster.base import (
+    ALLOWED_FAILURES,
     GPU,
     Adaptive,
     ClusterSpec,
@@ -16,7 +17,15 @@ from deepprofile.cluster.base import (
     extra_module,
     started,
 )
+from deepprofile.cluster.preload import CORES
 from deepprofile.cluster.process import PRELOAD
+
+SCHEDULER = ("dask", "scheduler", "--host", "0.0.0.0")
+"""Command of the scheduler's pod; the operator's own names a script that Dask has no more."""
+SCHEDULER_AMOUNTS = {"cpu": "1", "memory": "2Gi"}
+"""Cores and memory of the scheduler's pod, which needs no GPU."""
+METRICS_PORTS = {"scheduler": "8787", "worker": "8788"}
+"""Ports on which the pods serve their metrics."""
 
 
 class KubernetesSpec(ClusterSpec):
@@ -31,8 +40,10 @@ class KubernetesSpec(ClusterSpec):
         cores: cores of a worker.
         memory: memory of a worker.
         gpus: GPUs of a worker, 0 or 1.
-        environment: of workers and scheduler, such as the region of an object store. Secrets
-            belong into a Kubernetes secret that the image's service account reads.
+        environment: of workers and scheduler, such as the region of an object store.
+        secret: a Kubernetes secret whose keys are further variables of their environment, such as
+            the credentials of an object store.
+        service_account: of workers and scheduler, where it stands for credentials.
     """
 
     kind: Literal["kubernetes"]
@@ -45,6 +56,8 @@ class KubernetesSpec(ClusterSpec):
     memory: Size = "8GiB"
     gpus: Annotated[int, Field(ge=0, le=1)] = 0
     environment: dict[str, str] = Field(default_factory=dict)
+    secret: str | None = None
+    service_account: str | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -55,13 +68,56 @@ class KubernetesSpec(ClusterSpec):
     def start(self) -> Client:
         """Make the scheduler and the workers."""
         module = extra_module("dask_kubernetes.operator", "kubernetes", "use another cluster")
-        cluster = started("kubernetes", lambda: module.KubeCluster(**self.options()))
+        # A cluster of this name that is there already was left by a driver that was killed.
+        options = {"namespace": self.namespace, "shutdown_on_close": True, "quiet": True}
+        cluster = started(
+            "kubernetes",
+            lambda: module.KubeCluster(custom_cluster_spec=self.resource(), **options),
+        )
+        client = OwningClient(cluster)  # type: ignore[no-untyped-call]
+        most = self.adaptive.maximum if self.adaptive is not None else self.workers or 0
+        client.most_threads = most * self.threads_per_worker
+        client.advice = (
+            f"Look at `kubectl get pods --selector dask.org/cluster-name={self.name}` and `kubectl "
+            "describe pod`: the image, and whether nodes have room for the cores and memory. Then "
+            "adapt the cluster file, or give it a longer workers_timeout."
+        )
+        return client
+
+    def adapt(self, cluster: Any) -> None:
+        """See `ClusterSpec.adapt`."""
         if self.adaptive is not None:
             cluster.adapt(minimum=self.adaptive.minimum, maximum=self.adaptive.maximum)
-        return OwningClient(cluster)  # type: ignore[no-untyped-call]
+
+    def resource(self) -> dict[str, Any]:
+        """The resource ``DaskCluster`` of which the operator makes the pods.
+
+        Raises:
+            ClusterError: if dask-kubernetes is missing.
+        """
+        module = extra_module("dask_kubernetes.operator", "kubernetes", "use another cluster")
+        made: dict[str, Any] = module.make_cluster_spec(**self.options())
+        for role, port in METRICS_PORTS.items():
+            part = made["spec"][role]
+            part["metadata"] = {
+                "annotations": {"prometheus.io/scrape": "true", "prometheus.io/port": port}
+            }
+            if self.service_account:
+                part["spec"]["serviceAccountName"] = self.service_account
+            if self.secret:
+                part["spec"]["containers"][0]["envFrom"] = [{"secretRef": {"name": self.secret}}]
+        (container,) = made["spec"]["scheduler"]["spec"]["containers"]
+        container["args"] = list(SCHEDULER)
+        container["resources"] = {"requests": SCHEDULER_AMOUNTS, "limits": SCHEDULER_AMOUNTS}
+        settings = self.environment | {
+            "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": str(ALLOWED_FAILURES),
+            "DASK_DISTRIBUTED__SCHEDULER__NO_WORKERS_TIMEOUT": self.workers_timeout,
+        }
+        container["env"] = [{"name": key, "value": value} for key, value in settings.items()]
+        return made
 
     def options(self) -> dict[str, Any]:
-        """Arguments of ``dask_kubernetes.operator.KubeCluster``."""
+        """Arguments of ``dask_kubernetes.operator.make_cluster_spec``."""
         amounts = {"cpu": str(self.cores), "memory": self._memory}
         if self.gpus:
             amounts["nvidia.com/gpu"] = str(self.gpus)
@@ -72,11 +128,10 @@ class KubernetesSpec(ClusterSpec):
         ]
         return {
             "name": self.name,
-            "namespace": self.namespace,
             "image": self.image,
-            "n_workers": self.workers or (self.adaptive.minimum if self.adaptive else 0),
+            "n_workers": self.workers or max(1, self.adaptive.minimum if self.adaptive else 0),
             "resources": {"requests": amounts, "limits": amounts},
-            "env": self.environment,
+            "env": {CORES: str(self.cores), **self.environment},
             "worker_command": command,
         }
 

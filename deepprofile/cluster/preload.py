@@ -11,13 +11,17 @@ from deepprofile.cluster.process import cores, keep_from_deadlock, worker_enviro
 
 PROCESSES = "DEEPPROFILE_PROCESSES"
 """Environment variable: worker processes that share the machine or the batch job; 1 by default."""
+CORES = "DEEPPROFILE_CORES"
+"""Environment variable: cores that they share, where a process can't see that it has not all of the
+machine's (a share of time, as pods have, or no binding); by default those that it sees."""
 
 
 def dask_setup(nanny: Any) -> None:
     """Called by Dask with the nanny."""
     keep_from_deadlock()
     processes = int(os.environ.get(PROCESSES, "1"))
-    values = worker_environment(processes * (nanny.nthreads or 1), cores())
+    n_cores = int(os.environ.get(CORES) or cores())
+    values = worker_environment(processes * (nanny.nthreads or 1), n_cores)
     for name, value in values.items():
         if name not in os.environ:
             # The second is what the process sets again once it has started.

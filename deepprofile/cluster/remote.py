@@ -1,7 +1,7 @@
 """Clusters on other machines: by SSH, or a scheduler that runs already."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from distributed import Client
 from distributed.security import Security
@@ -12,11 +12,13 @@ from deepprofile.cluster.base import (
     ClusterSpec,
     Count,
     OwningClient,
+    PatientClient,
     Section,
     Size,
     extra_module,
     started,
 )
+from deepprofile.cluster.checks import unguard
 from deepprofile.cluster.process import set_environment, worker_environment
 from deepprofile.places import redacted
 
@@ -107,6 +109,22 @@ class Tls(Section):
         )
 
 
+class _JoinedClient(PatientClient):
+    """A client of a scheduler that outlives it."""
+
+    def close(self, *args: Any, **kwargs: Any) -> Any:
+        """See `distributed.Client.close`."""
+        if self.status == "running":
+            unguard(self)
+        return super().close(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+
+def _joined(address: str, security: Security | None) -> PatientClient:
+    return _JoinedClient(  # type: ignore[no-untyped-call]
+        address, timeout=CONNECT_SECONDS, security=security
+    )
+
+
 class AddressSpec(ClusterSpec):
     """A scheduler that runs already.
 
@@ -129,13 +147,18 @@ class AddressSpec(ClusterSpec):
         """Join the scheduler."""
         security = self.tls.security() if self.tls else None
         try:
-            return Client(self.address, timeout=CONNECT_SECONDS, security=security)
+            client = _joined(self.address, security)
         except (OSError, ValueError, TypeError) as error:
             raise ClusterError(
                 f"no Dask scheduler answers at {redacted(self.address)} "
                 f"({redacted(str(error))}). Start one with `dask scheduler`, or give a file of "
                 f"cluster/ or 'local'.{self._hint(error)}"
             ) from None
+        client.advice = (
+            f"Start some with `dask worker {redacted(self.address)}`, or look why those that run "
+            "can't reach the scheduler. A cluster file may give a longer workers_timeout."
+        )
+        return client
 
     def _hint(self, error: Exception) -> str:
         if not self.address.startswith("tls://"):

@@ -1,7 +1,9 @@
 """Clusters of batch jobs."""
 
+import math
 from typing import Annotated, Any, Literal, Self
 
+from dask.utils import parse_timedelta
 from distributed import Client
 from pydantic import Field, model_validator
 
@@ -12,10 +14,26 @@ from deepprofile.cluster.base import (
     Count,
     OwningClient,
     Size,
+    Time,
     extra_module,
     started,
 )
+from deepprofile.cluster.batch_jobs import WholeJobs, batch_job, look, replacing, try_to_submit
+from deepprofile.cluster.preload import CORES, PROCESSES
 from deepprofile.cluster.process import PRELOAD
+
+ADAPT_SECONDS = 1.0
+"""Seconds between two looks at how many workers the work asks for."""
+
+
+class AdaptiveJobs(Adaptive):
+    """Batch jobs that come and go with the work.
+
+    Attributes:
+        keep_idle: how long a batch job without work stays: a new one may have to queue.
+    """
+
+    keep_idle: Time = "5 minutes"
 
 
 class SlurmSpec(ClusterSpec):
@@ -24,6 +42,7 @@ class SlurmSpec(ClusterSpec):
     Attributes:
         jobs: number of batch jobs, or null with ``adaptive``.
         adaptive: batch jobs that come and go with the work.
+        workers_timeout: how long batch jobs may be queued while no worker is there.
         cores: cores of a batch job; it has ``cores / threads_per_worker`` worker processes.
         memory: memory of a batch job.
         queue: partition.
@@ -39,8 +58,9 @@ class SlurmSpec(ClusterSpec):
     """
 
     kind: Literal["slurm"]
+    workers_timeout: Time = "4 hours"
     jobs: Count | None = None
-    adaptive: Adaptive | None = None
+    adaptive: AdaptiveJobs | None = None
     cores: Count
     memory: Size
     queue: str | None = None
@@ -68,30 +88,59 @@ class SlurmSpec(ClusterSpec):
     def start(self) -> Client:
         """Submit the batch jobs; the scheduler runs in this process."""
         cluster = started("slurm", self.cluster)
-        if self.adaptive is not None:
-            cluster.adapt(minimum_jobs=self.adaptive.minimum, maximum_jobs=self.adaptive.maximum)
-        else:
-            cluster.scale(jobs=self.jobs)
-        return OwningClient(cluster)  # type: ignore[no-untyped-call]
+        try:
+            try_to_submit(cluster.job_script())
+        except BaseException:
+            cluster.close()
+            raise
+        cluster.scale(jobs=self.jobs or max(1, self.adaptive.minimum if self.adaptive else 0))
+        client = OwningClient(cluster)  # type: ignore[no-untyped-call]
+        most = self.adaptive.maximum if self.adaptive is not None else self.jobs or 0
+        client.most_threads = most * self._processes * self.threads_per_worker
+        client.outlook = lambda: look(cluster)
+        client.advice = (
+            "Look at `squeue --me`, and at what the batch jobs wrote "
+            f"({self.log_directory or 'slurm-*.out'}). Give the cluster file another queue, less "
+            "cores, memory or walltime, or a longer workers_timeout."
+        )
+        return client
+
+    def adapt(self, cluster: Any) -> None:
+        """See `ClusterSpec.adapt`."""
+        if self.adaptive is None:
+            return
+        cluster.adapt(
+            Adaptive=WholeJobs,
+            minimum_jobs=self.adaptive.minimum,
+            maximum_jobs=self.adaptive.maximum,
+            interval=ADAPT_SECONDS,
+            wait_count=math.ceil(parse_timedelta(self.adaptive.keep_idle) / ADAPT_SECONDS),
+            worker_key=batch_job if self._processes > 1 else None,
+        )
+
+    @property
+    def _processes(self) -> int:
+        """Worker processes of a batch job."""
+        return self.gpus or self.cores // self.threads_per_worker
 
     def cluster(self) -> Any:
         """The cluster without any batch job yet; ``job_script()`` says what will be submitted."""
         module = extra_module("dask_jobqueue", "slurm", "use another cluster")
-        processes = self.gpus or self.cores // self.threads_per_worker
         extra = ["--preload-nanny", PRELOAD]
         if self.gpus:
             extra += ["--resources", f"{GPU}={self.threads_per_worker}"]
         directives = [*self.directives, *([f"--gpus={self.gpus}"] if self.gpus else [])]
-        return module.SLURMCluster(
-            cores=processes * self.threads_per_worker,
-            processes=processes,
+        exports = [f"export {PROCESSES}={self._processes}", f"export {CORES}={self.cores}"]
+        return replacing(module.SLURMCluster)(
+            cores=self._processes * self.threads_per_worker,
+            processes=self._processes,
             memory=self.memory,
             job_cpu=self.cores,
             queue=self.queue,
             account=self.account,
             walltime=self.walltime,
             job_extra_directives=directives,
-            job_script_prologue=[f"export DEEPPROFILE_PROCESSES={processes}", *self.prologue],
+            job_script_prologue=[*exports, *self.prologue],
             worker_extra_args=extra,
             interface=self.interface,
             local_directory=self.local_directory,

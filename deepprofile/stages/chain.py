@@ -3,11 +3,11 @@
 A module is imported when its stage is needed: processes that never predict hold no torch.
 """
 
-import time
 from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
 
+from deepprofile.operators import events
 from deepprofile.recipe import Recipe
 from deepprofile.stages.context import Context, Plan, StageError
 from deepprofile.stages.publication import stages_with_failures
@@ -69,7 +69,8 @@ def run(chosen: Sequence[str], context: Context) -> None:
         failed = stages_with_failures(context, chosen)
         for name in chosen:
             if name not in failed:
-                context.console.print(f"[bold]{name}[/bold]\n  no failed job to repeat")
+                line = f"[bold]{name}[/bold]\n  no failed job to repeat"
+                events.say(context.console, line, "stage skipped", skipped=name)
         chosen = failed
     # The devices are asked for at once, not only when the stages before predict have run.
     settled = {"predict": _settled(context)} if "predict" in chosen else {}
@@ -83,11 +84,8 @@ def run(chosen: Sequence[str], context: Context) -> None:
             context.client, made.job_memory, name, worker_memory=worker_memory, n_jobs=n_jobs
         )
     for name, its_own in contexts.items():
-        started = time.monotonic()
-        context.console.print(f"[bold]{name}[/bold]")
-        summary = module_of(name).run(its_own)
-        seconds = time.monotonic() - started
-        context.console.print(f"  {summary} [dim]({seconds:.1f} s)[/dim]", highlight=False)
+        with events.stage(name, context.console) as running:
+            running.summary = module_of(name).run(its_own)
 
 
 def _check_training(context: Context) -> None:

@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from deepprofile.exit_codes import Code
+from deepprofile.operators import events
 from deepprofile.places import UnreachableError
 from deepprofile.products import PRODUCTS, Granule
 from deepprofile.recipe import Period, Recipe, last_full_day
@@ -130,9 +131,11 @@ class _Run:
                 code, problem = Code.BUSY, str(error)
             except (FailedJobsError, PublicationError, StoreError, OSError) as error:
                 code, problem = Code.FAILED, str(error)
-        if code is Code.DONE and self._asked and not self._steps:
-            code, problem = Code.NOT_YET, f"no granule of {self._asked} has arrived yet"
-        return Report(code, self._describe(code), problem)
+            if code is Code.DONE and self._asked and not self._steps:
+                code, problem = Code.NOT_YET, f"no granule of {self._asked} has arrived yet"
+            report = Report(code, self._describe(code), problem)
+            events.conclude(exit_code=int(code))  # known before the client is closed
+        return report
 
     def _work(self, context: Context) -> None:
         if is_complete(context):  # what it was made from may be gone or replaced by now
@@ -143,9 +146,12 @@ class _Run:
             made = stage.plan(context.recipe)
             worker = made.worker_memory
             check_memory(context.client, made.job_memory, stage.STAGE, worker_memory=worker)
-        (self._taken_in,) = ingest.update(context)
-        require_all(ingest.STAGE, self._taken_in.failed)
-        predict.run(settled, ALONE)
+        with events.stage(ingest.STAGE) as running:
+            (self._taken_in,) = ingest.update(context)
+            require_all(ingest.STAGE, self._taken_in.failed)
+            running.summary = self._taken_in.line
+        with events.stage(predict.STAGE) as running:
+            running.summary = predict.run(settled, ALONE)
 
     def _last_day(self, recipe: Recipe, granules: list[Granule]) -> date:
         """The last day with granules; never before that of the cube, which does not shrink."""
@@ -185,6 +191,9 @@ class _Run:
             "valid": "none" if valid is None else f"{valid:.4f}",
             "seconds": f"{time.monotonic() - self._started:.1f}",
         }
+        facts = {key: value for key, value in values.items() if key not in {"seconds", "valid"}}
+        last_day = str(values["last"]) if profiles.stop else None
+        events.conclude(**facts, last_day=last_day, profile_ratio=valid)
         return _line(self._recipe.name, _summary(code, changed, added, profiles, valid), values)
 
     def _valid(self, profiles: Seen) -> float | None:

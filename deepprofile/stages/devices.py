@@ -20,6 +20,12 @@ from deepprofile.store.jobs import NO_WORKERS, workers_of
 _ONE_PROCESS = (
     "on a cluster with one process of several threads for each GPU (--cluster cluster/gpu.yaml)"
 )
+_WITH_GPUS = (
+    "run on a cluster whose workers have GPUs (--cluster cluster/gpu.yaml for this machine's, or "
+    "cluster/cuda.yaml, cluster/slurm-gpu.yaml)"
+)
+SHOWN = 3
+"""Workers, and machines, that a message names at most."""
 
 
 @dataclass(frozen=True)
@@ -127,16 +133,15 @@ def able_workers(context: Context) -> tuple[str, dict[str, Answer]]:
         StageError: if there is no worker, or none has the GPU that the recipe asks for.
     """
     asked = context.recipe.training.device
+    workers_of(context.client)  # has some come, where they come with the work
     answers: dict[str, Answer] = context.client.run(_answer, asked, "float32")
     if not answers:
         raise StageError(NO_WORKERS)
     kinds = {address: answer.kind for address, answer in answers.items() if answer.kind}
     if not kinds:
-        address, answer = min(answers.items())
         raise StageError(
-            f"training.device {asked}: none of {len(answers)} workers can, such as {address}: "
-            f"{answer.reason}. Change the key in the recipe to auto or cpu, or run on a cluster "
-            "with a GPU (--cluster cluster/gpu.yaml)."
+            f"training.device {asked}: none of {len(answers)} workers can, {_such_as(answers)}. To "
+            f"train without a GPU set the key in the recipe to auto or cpu; with one, {_WITH_GPUS}."
         )
     device = "cuda" if "cuda" in kinds.values() else "cpu"
     return device, {key: answers[key] for key in sorted(kinds) if kinds[key] == device}
@@ -206,7 +211,8 @@ def _declared(context: Context) -> set[str]:
 def _ask(context: Context) -> dict[str, Answer]:
     """What the workers say that predict: of a recipe for GPUs those that declare one, if any."""
     asked = context.recipe.predict
-    declared = _declared(context) if asked.device == "cuda" else set()
+    known = _declared(context)
+    declared = known if asked.device == "cuda" else set()
     answers: dict[str, Answer] = context.client.run(
         _answer, asked.device, asked.precision, workers=sorted(declared) or None
     )
@@ -216,14 +222,22 @@ def _ask(context: Context) -> dict[str, Answer]:
 def _check_able(asked: Predict, answers: Mapping[str, Answer]) -> None:
     if not answers:
         raise StageError(NO_WORKERS)
-    refused = {address: answer.reason for address, answer in answers.items() if not answer.kind}
+    refused = {address: answer for address, answer in answers.items() if not answer.kind}
     if refused:
-        address, text = min(refused.items())
         raise StageError(
             f"predict.device {asked.device} with predict.precision {asked.precision}: "
-            f"{len(refused)} of {len(answers)} workers can't, such as {address}: {text}. Change "
-            "these keys of the recipe, or run on a cluster whose workers can."
+            f"{len(refused)} of {len(answers)} workers can't, {_such_as(refused)}. To predict "
+            "without a GPU set these keys of the recipe to auto or cpu, and to float32 or "
+            f"bfloat16; with one, {_WITH_GPUS}."
         )
+
+
+def _such_as(refused: Mapping[str, Answer]) -> str:
+    """Some of the workers that can't, and why the first of them can't."""
+    first = sorted(refused)[:SHOWN]
+    hosts = sorted({answer.host for answer in refused.values() if answer.host})
+    where = f" on {', '.join(hosts[:SHOWN])}" if hosts else ""
+    return f"such as {', '.join(first)}{where}: {refused[first[0]].reason.rstrip('.')}"
 
 
 def _shared_gpus(answers: Mapping[str, Answer]) -> str:
@@ -239,6 +253,6 @@ def _answer(device: str, precision: str) -> Answer:
         kind = choose_device(device)
         check_precision(precision, torch.device(kind))
     except (RuntimeError, ValueError) as error:
-        return Answer("", str(error))
+        return Answer("", str(error), host=socket.gethostname())
     gpu = str(torch.cuda.get_device_properties(kind).uuid) if kind == "cuda" else ""
     return Answer(kind, host=socket.gethostname(), gpu=gpu, process=os.getpid())

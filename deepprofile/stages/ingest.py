@@ -5,6 +5,7 @@ the days for which that has changed, takes the other days from the shards as pub
 whole shards: the result is the same as that of reading everything.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from deepprofile.operators.events import say
 from deepprofile.products import PRODUCTS
 from deepprofile.stages.context import Context
 from deepprofile.stages.ingest_changes import Changes, spans, summarise_news
@@ -172,7 +174,11 @@ def _merge(results: Iterable[IngestResult]) -> _Found:
 
 def _report(context: Context, name: str, found: _Found) -> None:
     """Say at the end of a group what was set aside and what was out of range."""
-    lines = [f"[yellow]set aside[/yellow] {u}: {reason}" for u, reason in found.set_aside.items()]
+    for url, reason in found.set_aside.items():
+        line = f"  {name}: [yellow]set aside[/yellow] {url}: {reason}"
+        facts = {"file": url, "reason": reason, "product": name}
+        say(context.console, line, "set aside", logging.WARNING, **facts)
+    lines = []
     if found.kept_days:
         days = spans(found.kept_days)
         lines.append(f"[yellow]kept as published[/yellow]: {days}, {_UNREADABLE}")

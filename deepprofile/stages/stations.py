@@ -1,6 +1,7 @@
 """Ground truth of stations, read by many jobs and kept as a Zarr store."""
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -27,6 +28,7 @@ from deepprofile.evaluation.stations import (
     read_sensors,
     read_table,
 )
+from deepprofile.operators.events import say
 from deepprofile.products.files import tags_text
 from deepprofile.progress import meter
 from deepprofile.recipe import GroundTruth, Stations
@@ -249,15 +251,19 @@ def _with_maps(truth: xr.Dataset, settings: GroundTruth) -> xr.Dataset:
 
 def _say(console: Console, records: StationRecords) -> None:
     """Name what was set aside or is to be known, some of each; all of it is in the store."""
-    lines = [
-        f"[yellow]set aside[/yellow] {escape(f'{r.path}: {r.reason}')}" for r in records.rejected
-    ]
+    for r in records.rejected[:MAX_PRINTED]:
+        line = f"  [yellow]set aside[/yellow] {escape(f'{r.path}: {r.reason}')}"
+        say(console, line, "set aside", logging.WARNING, file=str(r.path), reason=r.reason)
+    more = len(records.rejected) - MAX_PRINTED
+    if more > 0:
+        line = f"  … and {more} more; all are in the report"
+        say(console, line, "set aside", logging.WARNING, count=more)
     notes = [f"[yellow]note[/yellow] {escape(note)}" for note in records.notes]
-    for found, where in ((lines, "the report"), (notes, "the attributes of the ground truth")):
-        for line in found[:MAX_PRINTED]:
-            console.print(f"  {line}", highlight=False)
-        if len(found) > MAX_PRINTED:
-            console.print(f"  … and {len(found) - MAX_PRINTED} more; all are in {where}")
+    for line in notes[:MAX_PRINTED]:
+        console.print(f"  {line}", highlight=False)
+    if len(notes) > MAX_PRINTED:
+        where = "the attributes of the ground truth"
+        console.print(f"  … and {len(notes) - MAX_PRINTED} more; all are in {where}")
 
 
 def _write(truth: xr.Dataset, url: str, digest: str) -> None:

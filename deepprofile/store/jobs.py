@@ -4,11 +4,14 @@ A job is small data (indices and URLs) with a ``key`` that names it. It may run 
 worker is lost: it must be deterministic, and writing its result again must change nothing.
 """
 
+import math
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, Protocol
 
@@ -17,12 +20,16 @@ from distributed import Client, Future, KilledWorker, as_completed
 from distributed.protocol.pickle import dumps
 from icechunk import IcechunkError
 
+from deepprofile.cluster.waiting import await_worker
+from deepprofile.operators.events import JobCount
 from deepprofile.store.messages import cause
 
 MAX_JOB_BYTES = 1_000_000
 """Limit of what travels through the scheduler with one job."""
 WINDOW = 3
 """Jobs in flight for each worker thread."""
+ROOM_SECONDS = 1.0
+"""Seconds after which workers are counted again."""
 LOSABLE = ("pending", "lost", "finished")
 """States of a future that had ended and whose result died with a worker: it is computed again."""
 MAX_TRIES = 3
@@ -121,7 +128,8 @@ def run_jobs(
         function: importable on the workers.
         jobs: the jobs; their order is kept as far as they run at all.
         args: further arguments, the same for all jobs; small.
-        window: jobs in flight; by default three for each worker thread.
+        window: jobs in flight; by default three for each thread that the workers have, and could
+            have where they come and go with the work: of jobs that wait here nobody else knows.
         retries: how often a job that raised is tried again. A job whose worker was killed is
             tried again as often as the scheduler's ``allowed-failures`` says.
         workers: addresses of the workers that may run them; None: all.
@@ -135,11 +143,11 @@ def run_jobs(
         JobError: if two jobs have the same key, or one with its arguments exceeds 1 MB.
     """
     _check_jobs(function, jobs, args)
-    if window is None:
-        window = WINDOW * max(1, sum(client.nthreads().values()))
+    room = _Room(client) if window is None else partial(int, window)
     done: list[tuple[Any, Any]] = []
     failed: list[JobFailure] = []
     suspects: list[Job] = []
+    count = JobCount(len(jobs))
 
     def submit(some: Sequence[Job]) -> list[Future[Any]]:
         return client.map(
@@ -156,22 +164,38 @@ def run_jobs(
     def settle(job: Job, end: JobFailure | _Result) -> None:
         if isinstance(end, JobFailure):
             failed.append(end)
+            count.failed(job.key, end.error, end.traceback)
         else:
             done.append((job, end.value))
+            count.done()
         if on_done is not None:
             on_done(len(done) + len(failed), len(jobs))
 
-    with closing(_ended(client, submit, jobs, window)) as ended:
+    with closing(count), closing(_ended(client, submit, jobs, room)) as ended:
         for job, end in ended:
             if isinstance(end, JobFailure) and end.killed:
                 suspects.append(job)
             else:
                 settle(job, end)
     # A worker that dies takes the jobs beside the guilty one along. Alone, only that one fails.
-    with closing(_ended(client, submit, suspects, 1)) as ended:
+    with closing(count), closing(_ended(client, submit, suspects, partial(int, 1))) as ended:
         for job, end in ended:
             settle(job, end)
     return done, failed
+
+
+class _Room:
+    """How many jobs a cluster may have in flight; asked again now and then, as workers come."""
+
+    def __init__(self, client: Client) -> None:
+        self._client, self._threads, self._asked = client, 0, -math.inf
+
+    def __call__(self) -> int:
+        if time.monotonic() - self._asked > ROOM_SECONDS:
+            found = sum(self._client.nthreads().values())
+            self._threads = max(1, found, getattr(self._client, "most_threads", 0))
+            self._asked = time.monotonic()
+        return WINDOW * self._threads
 
 
 def _call(job: Job, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
@@ -181,9 +205,12 @@ def _call(job: Job, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
 def workers_of(client: Client) -> dict[str, dict[str, Any]]:
     """What the scheduler says of each worker, by its address.
 
+    A cluster whose workers come and go with the work is asked for one first, if it has none.
+
     ``Client.scheduler_info`` sometimes says that there are none: every two seconds the client asks
     for the totals alone, and the two answers have one place.
     """
+    await_worker(client)
     assert client.scheduler is not None, "a client has a scheduler from its start on"
     return dict(client.sync(client.scheduler.identity, n_workers=-1)["workers"])
 
@@ -215,7 +242,9 @@ def check_memory(
             raise JobError(
                 f"{what} needs {format_bytes(needed)} a job and {format_bytes(worker_memory)} a "
                 f"worker, but worker {address} has {format_bytes(limit)} for {together} "
-                f"jobs at once: {each} for each. Give the workers more memory or fewer threads."
+                f"jobs at once: {each} for each. Give the workers more memory or fewer threads: "
+                "memory_limit (memory) and threads_per_worker of the cluster file, or "
+                "--memory-limit and --nthreads of `dask worker`."
             )
 
 
@@ -223,12 +252,12 @@ def _ended(
     client: Client,
     submit: Callable[[Sequence[Job]], list[Future[Any]]],
     jobs: Sequence[Job],
-    window: int,
+    room: Callable[[], int],
 ) -> Generator[tuple[Any, JobFailure | _Result]]:
-    """Jobs and how they ended, never more than ``window`` in flight.
+    """Jobs and how they ended, never more than ``room`` in flight.
 
     Client and scheduler take milliseconds for whatever is sent at once, be it one job or many: new
-    ones follow when a third of the window has ended.
+    ones follow when a third of them has ended; by then there may be room for more.
     """
     waiting = iter(jobs)
     running: dict[Future[Any], Job] = {}
@@ -236,6 +265,7 @@ def _ended(
     queue = as_completed()
     try:
         while True:
+            window = room()
             free = window - len(running)
             if 3 * free >= window and (some := list(islice(waiting, free))):
                 started = submit(some)

@@ -17,6 +17,7 @@ import icechunk
 import xarray as xr
 from distributed import Client
 
+from deepprofile.operators.events import emit
 from deepprofile.store.commit import commit, move_main
 from deepprofile.store.cube import open_session
 from deepprofile.store.failed_runs import describe_failures, note_failed_run, record_of
@@ -183,6 +184,8 @@ def publish(
             snapshot = commit(repository, url, session, head, message, ledger)
             _audit(repository, url, snapshot, parts, audit)
             move_main(repository, url, snapshot, head)
+    amounts = {"pieces": len(ledger["done"]), "failed": len(failed)}
+    emit("published", message, cube=str(url), snapshot=snapshot, **amounts)
     return Outcome(snapshot, list(ledger["done"]), failed, results)
 
 

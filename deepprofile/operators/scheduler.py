@@ -1,0 +1,143 @@
+"""Our part of what Dask's scheduler shows and says: metrics, and workers that come and go."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+from weakref import WeakSet
+
+from distributed import Client, Scheduler, SchedulerPlugin
+
+from deepprofile.operators import events
+from deepprofile.operators.metrics import (
+    EVENTS,
+    Summary,
+    Values,
+    as_event,
+    attached,
+    families,
+)
+
+TOPIC = "deepprofile-run"
+"""Dask's topic of the events that change metrics."""
+WORKERS = "deepprofile-workers"
+"""Dask's topic of the number of workers, at each change."""
+
+
+class Observer(SchedulerPlugin):
+    """Adds metrics of runs to the scheduler's ``/metrics``, and tells how many workers there are.
+
+    Clients register it by its name, and only the first one does; without prometheus-client in the
+    scheduler it has no metrics.
+    """
+
+    name = "deepprofile-observer"
+    idempotent = True
+
+    async def start(self, scheduler: Scheduler) -> None:
+        """Called by Dask in the scheduler."""
+        self._scheduler = scheduler
+        self.summary = Summary()
+        _serve(self)
+
+    async def close(self) -> None:
+        """Called by Dask when the scheduler stops."""
+        _SERVED.discard(self)
+
+    def log_event(self, topic: str, msg: Any) -> None:
+        """Called by Dask for each event of any topic."""
+        if topic == TOPIC:
+            self.summary.update(msg)
+
+    def add_worker(self, scheduler: Scheduler, worker: str) -> None:
+        """Called by Dask when a worker has joined."""
+        scheduler.log_event(WORKERS, len(scheduler.workers))
+
+    def remove_worker(
+        self, scheduler: Scheduler, worker: str, *, stimulus_id: str, **kwargs: Any
+    ) -> None:
+        """Called by Dask when a worker has left."""
+        scheduler.log_event(WORKERS, len(scheduler.workers))
+
+
+_SERVED: WeakSet[Observer] = WeakSet()
+"""Observers of the schedulers of this process; one after another, or side by side."""
+_LOCK = threading.Lock()
+_registered = False
+
+
+class _Collector:
+    """What all schedulers of this process know; each value once, as Prometheus demands."""
+
+    def collect(self) -> Iterator[Any]:
+        together: Values = {}
+        for observer in list(_SERVED):
+            for name, values in observer.summary.values.items():
+                together[name] = together.get(name, {}) | values
+        yield from families(together)
+
+
+def _serve(observer: Observer) -> None:
+    """Show an observer's values wherever this process shows metrics."""
+    global _registered
+    try:
+        import prometheus_client
+    except ImportError:
+        return
+    with _LOCK:
+        _SERVED.add(observer)
+        if not _registered:
+            prometheus_client.REGISTRY.register(_Collector())
+            _registered = True
+
+
+class Forwarder(logging.Handler):
+    """Sends the events that change metrics to the scheduler, by Dask's own means.
+
+    Metrics are no part of the work: where the scheduler does not answer, it gives up. Without a
+    client it sends nothing.
+    """
+
+    def __init__(self, client: Client | None) -> None:
+        super().__init__(logging.DEBUG)
+        self._client = client
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging.Handler.emit`."""
+        event = as_event(record)
+        if event["event"] in EVENTS:
+            self.send(event)
+
+    def send(self, event: dict[str, Any]) -> None:
+        """Send one event, as it is of use there: texts and numbers."""
+        if self._client is None or self._client.asynchronous:
+            return
+        kept = {key: value for key, value in event.items() if isinstance(value, str | int | float)}
+        kept.pop("traceback", None)
+        try:
+            self._client.log_event(TOPIC, kept)
+        except Exception:  # whatever it is, the run does not end for it
+            self._client = None
+
+
+@contextmanager
+def observed(client: Client) -> Iterator[Forwarder]:
+    """Let the scheduler know of the run, and the run of its workers, where that can be."""
+    client.subscribe_topic(WORKERS, lambda event: events.workers_changed(event[1]))
+    forwarder = Forwarder(client if _has_observer(client) else None)
+    try:
+        with attached(forwarder):
+            yield forwarder
+    finally:
+        with suppress(Exception):
+            client.unsubscribe_topic(WORKERS)
+
+
+def _has_observer(client: Client) -> bool:
+    """Whether the scheduler has an observer, now at the latest."""
+    try:
+        client.register_plugin(Observer(), name=Observer.name)
+    except Exception:  # a scheduler without deepprofile
+        return False
+    return True

@@ -1,0 +1,157 @@
+"""Metrics of runs in Dask's schedulers, and the cluster in one line."""
+
+import queue
+import sys
+import urllib.request
+
+import pytest
+from cluster_support import dask_process
+from distributed import Client
+from operator_support import samples, scraped
+
+from deepprofile.operators import events
+from deepprofile.operators.cluster_line import ClusterState, elastic_range, state_of
+from deepprofile.operators.metrics import Summary, SummaryHandler, attached
+from deepprofile.operators.scheduler import WORKERS, observed
+from deepprofile.progress import meter
+
+
+def own_cluster():
+    """A cluster of threads, with the page of metrics on a port of its own."""
+    return Client(
+        n_workers=1,
+        threads_per_worker=1,
+        processes=False,
+        protocol="tcp",
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+    )
+
+
+def work(recipe, n_done, n_failed):
+    """Events of a stage in which jobs end."""
+    with events.one_run(command="run"):
+        events.bind(recipe=recipe)
+        events.emit("recipe read", started=1000.0)
+        with events.stage("predict"):
+            count = events.JobCount(n_done + n_failed + 1)
+            for number in range(n_done + n_failed):
+                if number < n_done:
+                    count.done()
+                else:
+                    count.failed(f"job {number}", "OddError: odd", "")
+            count.close()
+            events.emit("published", pieces=n_done)
+
+
+def counts(found, recipe):
+    names = ("stage_jobs", "stage_jobs_done", "stage_jobs_failed", "stage_pieces_published")
+    return [found[name, recipe, "predict"] for name in names]
+
+
+def test_schedulers_of_one_process_keep_apart_and_leave_nothing():
+    """One after another and side by side, as the metrics of a process have one place."""
+    with own_cluster() as one, observed(one):
+        work("first", 2, 1)
+        assert counts(scraped(one), "first") == [4, 2, 1, 2]
+        work("first", 3, 0)  # a new run of it begins at nothing
+        with own_cluster() as other:
+            with observed(other):
+                work("second", 1, 0)
+            for client in (one, other):
+                found = scraped(client)
+                assert counts(found, "first") == [4, 3, 0, 3]
+                assert counts(found, "second") == [2, 1, 0, 1]
+    with own_cluster() as later, observed(later):
+        assert {"first", "second"}.isdisjoint(label for key in scraped(later) for label in key)
+
+
+def test_a_scheduler_elsewhere_is_told_by_several_clients(tmp_path):
+    """A scheduler in a process of its own: the second client finds what the first has set up."""
+    where = ["--host", "127.0.0.1", "--port", "0", "--dashboard-address", "127.0.0.1:0"]
+    summary = Summary()
+    with dask_process("scheduler", *where, until="Scheduler at") as line:
+        address = line.split("Scheduler at:")[1].strip()
+        for recipe in ("first", "second"):
+            with (
+                Client(address, timeout=60) as client,
+                observed(client),
+                attached(SummaryHandler(summary)),
+            ):
+                work(recipe, 2, 1)
+                found = scraped(client)
+        assert counts(found, "first") == counts(found, "second") == [4, 2, 1, 2]
+    summary.write(tmp_path / "m.prom")
+    assert samples((tmp_path / "m.prom").read_text()) == found
+
+
+def test_without_prometheus_there_are_no_metrics_and_no_errors(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("prometheus_client")]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with own_cluster() as client, observed(client) as forwarder:
+        work("first", 1, 0)
+        assert forwarder is not None
+        assert client.submit(sum, [1, 2]).result() == 3
+
+
+def test_a_scheduler_that_is_gone_holds_up_no_run():
+    with own_cluster() as client, observed(client):
+        client.cluster.scheduler.handlers.pop("log_event")
+        work("first", 1, 0)
+
+
+def test_workers_that_come_and_go_are_told(monkeypatch, capsys):
+    changes = queue.Queue()
+
+    class Take(SummaryHandler):
+        def emit(self, record):
+            if record.event == "workers":
+                changes.put(record.fields["workers"])
+
+    monkeypatch.setattr("deepprofile.progress.LINE_SECONDS", -1.0)
+    console = events.RecordConsole(width=80)
+    with own_cluster() as client, events.one_run(), attached(Take(Summary())), observed(client):
+        assert events.present_workers() == ""
+        while changes.empty():  # until the scheduler knows that the client wants to be told
+            client.log_event(WORKERS, 1)
+        client.cluster.scale(2)
+        while (number := changes.get(timeout=60)) == 1:
+            pass
+        assert number == 2
+        assert events.present_workers() == "2 workers"
+        monkeypatch.setattr(console, "print", lambda text, **_: print(text))
+        with meter(console, "jobs", 4) as progress:
+            progress.update(1, "loss 2")
+        assert "  jobs: 25 % loss 2 2 workers" in capsys.readouterr().out
+        client.cluster.scale(1)
+        assert changes.get(timeout=60) == 1
+
+
+def test_the_link_to_the_dashboard_leads_to_it():
+    pytest.importorskip("bokeh")
+    with own_cluster() as client:
+        state = state_of(client)
+        assert state.line.startswith("1 worker, 1 thread, ")
+        assert state.line.endswith(f"; dashboard {state.dashboard}")
+        with urllib.request.urlopen(state.dashboard, timeout=60) as page:
+            assert page.status == 200
+            assert b"Dask" in page.read()
+
+
+def test_without_bokeh_no_link_but_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed.dashboard.scheduler", None)
+    with own_cluster() as client:
+        state = state_of(client)
+    assert (state.dashboard, state.workers) == ("", 1)
+    assert state.line.endswith('; no dashboard (pip install "deepprofile[dashboard]")')
+
+
+def test_adaptive_clusters_say_what_they_may_have(tmp_path):
+    path = tmp_path / "cluster.yaml"
+    path.write_text("kind: slurm\ncores: 4\nmemory: 8GiB\nadaptive: {maximum: 20}\n")
+    assert elastic_range(str(path)) == "0 to 20 batch jobs"
+    path.write_text("kind: kubernetes\nimage: i\nadaptive: {minimum: 2, maximum: 5}\n")
+    assert elastic_range(str(path)) == "2 to 5 workers"
+    assert elastic_range("local") == elastic_range("tcp://host:8786") == ""
+    line = ClusterState(1, 4, 2**34, "", "0 to 20 batch jobs").line
+    assert line.startswith("1 worker now, 0 to 20 batch jobs as needed, 4 threads, 16.00 GiB; ")
