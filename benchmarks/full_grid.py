@@ -40,10 +40,11 @@ from deepprofile.store import history
 from deepprofile.store.kinds import NOT_PROCESSED
 from deepprofile.store.layout import BLOCK_DAYS, Region
 from deepprofile.store.repository import open_repository
-from demo import INTERVAL
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
 START, WINDOW = date(2015, 3, 31), 40
+INTERVAL = 1.0
+"""Seconds between two looks at the memory."""
 STATES = 3
 """Different granules of SMAP L4, which come by turns."""
 STAGES = ("ingest", "collocate", "sample", "train", "predict")

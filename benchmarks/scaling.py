@@ -48,7 +48,7 @@ def jobs(options: argparse.Namespace) -> None:
     """Jobs."""
     loads = []
     for share in options.shares:
-        loads.append(scaling_jobs.measure(share, options.seconds))
+        loads.append(scaling_jobs.measure(share, options.seconds, options.workers, options.threads))
         print(loads[-1].line, flush=True)
     if options.figure:
         figure = Figure(figsize=(9, 3.4), layout="constrained")
@@ -120,7 +120,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command.set_defaults(run=strong)
     command = commands.add_parser("jobs")
     command.add_argument("--shares", type=float, nargs="+", default=[0.01, 0.1, 1.0])
-    command.add_argument("--seconds", type=float, default=0.0, help="sleep of a job")
+    command.add_argument("--seconds", type=float, default=0.01, help="sleep of a job")
+    command.add_argument("--workers", type=int, default=2, help="processes")
+    command.add_argument("--threads", type=int, default=4, help="of each")
     command.set_defaults(run=jobs)
     command = commands.add_parser("model")
     command.add_argument("--rates", type=Path, help="file of `deepprofile benchmark`")

@@ -1,19 +1,24 @@
 """What Dask and the driver take for a job, and how that grows with the number of jobs.
 
 Run with ``python benchmarks/scaling.py jobs``. The jobs are as many as those of ten years of the
-whole globe, tile by tile and block by block: 828 tiles with land of 115 blocks.
-Each is as large as one of the stage predict, sleeps and returns; they go through `run_jobs` and its
-window to a real scheduler in a process of its own, with two worker processes of four threads. Time
-beyond the sleep is that of the driver and the scheduler; both share the machine with the workers.
+whole globe, tile by tile and block by block: 828 tiles with land of 115 blocks. Each is as large as
+one of the stage predict, sleeps and returns as much as one; they go through `run_jobs` and its
+window, those of a block together as for a publication, to a real scheduler in a process of its own.
+Time beyond the sleep is that of the driver and the scheduler; both share the machine with the
+workers.
 """
 
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from pickle import dumps
+from random import randbytes
+from secrets import token_hex
 
 import psutil
 from distributed import Client
@@ -22,9 +27,10 @@ from deepprofile.store import run_jobs
 
 TILES, BLOCKS = 828, 115
 """Tiles of the grid that hold land outside Antarctica; blocks of 32 days in ten years."""
-WORKERS, THREADS = 2, 4
 JOB_BYTES = 1_500
 """Size of a job of the stage predict as it travels."""
+RESULT_BYTES = 3_300
+"""Size of what a job of 24 blocks returns: the fork of the store's session, with 48 shards."""
 MEBIBYTE = 2**20
 
 
@@ -36,12 +42,14 @@ class SleepJob:
         tile: number of the tile.
         block: number of the block.
         seconds: how long it sleeps.
-        load: as many bytes as a real job has beside these.
+        fingerprint: of its own, as a real job has.
+        load: as many bytes as a real job has beside these; URLs and settings, shared by all.
     """
 
     tile: int
     block: int
     seconds: float
+    fingerprint: str
     load: bytes
 
     @property
@@ -50,10 +58,10 @@ class SleepJob:
         return f"tile {self.tile} block {self.block}"
 
 
-def sleep(job: SleepJob) -> int:
-    """Sleep, and return something small."""
+def sleep(job: SleepJob) -> bytes:
+    """Sleep, and return as much as a real job."""
     time.sleep(job.seconds)
-    return job.block
+    return randbytes(RESULT_BYTES)
 
 
 @dataclass(frozen=True)
@@ -76,12 +84,17 @@ class Usage:
 
 
 @contextmanager
-def cluster() -> Iterator[tuple[Client, psutil.Process]]:
+def cluster(n_workers: int, n_threads: int) -> Iterator[tuple[Client, psutil.Process]]:
     """A client, and the process of its scheduler."""
     python = [sys.executable, "-m"]
     where = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
+    here = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(here)}
     scheduler = subprocess.Popen(
-        [*python, "distributed.cli.dask_scheduler", *where], stderr=subprocess.PIPE, text=True
+        [*python, "distributed.cli.dask_scheduler", *where],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
     )
     assert scheduler.stderr is not None
     address = next(
@@ -89,13 +102,15 @@ def cluster() -> Iterator[tuple[Client, psutil.Process]]:
         for line in scheduler.stderr
         if "Scheduler at" in line
     )
-    options = ["--nworkers", str(WORKERS), "--nthreads", str(THREADS), "--no-dashboard"]
+    options = ["--nworkers", str(n_workers), "--nthreads", str(n_threads), "--no-dashboard"]
     workers = subprocess.Popen(
-        [*python, "distributed.cli.dask_worker", address, *options], stderr=subprocess.DEVNULL
+        [*python, "distributed.cli.dask_worker", address, *options],
+        stderr=subprocess.DEVNULL,
+        env=environment,
     )
     try:
         with Client(address) as client:
-            client.wait_for_workers(WORKERS)
+            client.wait_for_workers(n_workers)
             yield client, psutil.Process(scheduler.pid)
     finally:
         for process in (workers, scheduler):
@@ -138,23 +153,29 @@ class Load:
         )
 
 
-def measure(share: float, seconds: float = 0.0) -> Load:
-    """Run a share of the global list on a cluster of its own; each job sleeps so many seconds."""
-    load = bytes(JOB_BYTES - len(dumps(SleepJob(0, 0, seconds, b""))))
-    jobs = [
-        SleepJob(tile, block, seconds, load)
-        for tile in range(max(1, round(TILES * share)))
-        for block in range(BLOCKS)
+def make_jobs(share: float, seconds: float) -> list[list[SleepJob]]:
+    """Jobs of a share of the blocks, those of a block together."""
+    empty = SleepJob(0, 0, seconds, token_hex(32), b"")
+    load = bytes(JOB_BYTES - len(dumps(empty)))
+    return [
+        [SleepJob(tile, block, seconds, token_hex(32), load) for tile in range(TILES)]
+        for block in range(max(1, round(BLOCKS * share)))
     ]
+
+
+def measure(share: float, seconds: float, n_workers: int, n_threads: int) -> Load:
+    """Run a share of the global list on a cluster of its own; each job sleeps so many seconds."""
     own = psutil.Process()
-    with cluster() as (client, scheduler):
-        run_jobs(client, sleep, jobs[: WORKERS * THREADS])  # imports what the first jobs need
+    with cluster(n_workers, n_threads) as (client, scheduler):
+        run_jobs(client, sleep, make_jobs(0, 0)[0][:24])  # imports what the first jobs need
         before = Usage.of(own), Usage.of(scheduler)
+        groups = make_jobs(share, seconds)
         start = time.perf_counter()
-        done, failed = run_jobs(client, sleep, jobs)
+        for jobs in groups:
+            done, failed = run_jobs(client, sleep, jobs)
+            assert len(done) == len(jobs) and not failed, failed[0].error
         wall = time.perf_counter() - start
         after = Usage.of(own), Usage.of(scheduler)
-    assert len(done) == len(jobs) and not failed
     driver, dask = (b.seconds - a.seconds for a, b in zip(before, after, strict=True))
     memory = [(a.memory, b.memory) for a, b in zip(before, after, strict=True)]
-    return Load(len(jobs), wall, driver, dask, *memory)
+    return Load(sum(map(len, groups)), wall, driver, dask, *memory)

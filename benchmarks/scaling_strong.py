@@ -14,6 +14,7 @@ from pathlib import Path
 from shutil import rmtree
 from statistics import median
 
+import torch
 import yaml
 from distributed import Client
 from prediction import BLOCKS, CELL_DAYS, TILE, job_of, write_inputs
@@ -66,6 +67,7 @@ def measure(processes: Sequence[int], turns: int) -> Mapping[int, list[float]]:
                 spec.write_text(yaml.safe_dump({"kind": "local", "workers": n}))
                 with connected(spec) as client:
                     client.wait_for_workers(n)
+                    assert set(client.run(torch.get_num_threads).values()) == {1}
                     if turn == 0:  # files and compiled code into caches
                         predict(client, folder, fingerprint)
                         continue
