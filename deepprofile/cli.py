@@ -14,11 +14,11 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from deepprofile import events
 from deepprofile.cluster import LOCAL
 from deepprofile.cube_commands import ClusterOption, commands, terminal
 from deepprofile.exit_codes import (
     COMMAND_CODES,
-    DONE,
     EXIT_CODES,
     EXPECTED,
     RUN_CODES,
@@ -27,7 +27,6 @@ from deepprofile.exit_codes import (
     code_of,
 )
 from deepprofile.export import Form, Request, export_layers, layer_of
-from deepprofile.operators import events
 from deepprofile.operators.logs import OPTION, VARIABLE, LogFormat, format_asked, json_lines
 from deepprofile.operators.operation import described, operation
 from deepprofile.operators.signals import orderly
@@ -267,13 +266,19 @@ def _code_with_text() -> int:
         )
         return code_of(error)
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else DONE
-    return DONE
+        if not isinstance(end.code, int | None):
+            print(end.code, file=sys.stderr)
+        return code_of(end)
+    return Code.DONE
 
 
 def _code_with_records() -> int:
     try:
-        return int(app(standalone_mode=False) or DONE)
+        return int(app(standalone_mode=False) or Code.DONE)
+    except SystemExit as end:
+        if not isinstance(end.code, int | None):
+            events.emit("error", str(end.code), logging.ERROR, **described(end, code_of(end)))
+        return code_of(end)
     except Exception as error:
         # An error of the command line has a text and an exit code of its own.
         text = error.format_message() if hasattr(error, "format_message") else str(error)

@@ -11,9 +11,9 @@ from rich.console import Console
 
 from deepprofile import places
 from deepprofile.cluster import LOCAL, connected
+from deepprofile.events import RecordConsole
 from deepprofile.exit_codes import COMMAND_CODES, VERIFY_CODES
 from deepprofile.model.configuration import DESCRIPTION
-from deepprofile.operators.events import RecordConsole
 from deepprofile.operators.logs import LogFormat
 from deepprofile.progress import meter
 from deepprofile.store import (

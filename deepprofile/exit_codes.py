@@ -25,21 +25,24 @@ EXPECTED = (
     ModelError,
 )
 """Errors that tell the user what to do; anything else is a fault and shows where it rose."""
-DONE = 0
-FAULT = 1
-STOPPED = 2
-INTERRUPTED = 130
-TERMINATED = 143
 
 
 class Code(IntEnum):
-    """Exit codes of `deepprofile daily`; 2 is any error in what the user gave."""
+    """How commands end by themselves; `deepprofile daily` alone has the last two.
+
+    FAILED is a fault of the program; of `daily` also something that failed, and of `verify` a cube
+    that is not sound. STOPPED is one of EXPECTED.
+    """
 
     DONE = 0
     FAILED = 1
-    SETUP = 2
+    STOPPED = 2
     BUSY = 3
     NOT_YET = 4
+
+
+INTERRUPTED, TERMINATED = 130, 143
+"""How they end by a signal: 128 and its number, as shells have it."""
 
 
 _SIGNALS = (
@@ -74,11 +77,14 @@ COMMAND_CODES = (
 def code_of(error: BaseException) -> int:
     """The exit code of a command that ends with an error.
 
-    What breaks while a signal ends the command is due to the signal.
+    What breaks while a signal ends the command is due to the signal. `SystemExit` has a code of its
+    own, or a text, which stands for 1.
     """
     behind: BaseException | None = error
     while behind is not None:
         if isinstance(behind, KeyboardInterrupt):
             return TERMINATED if isinstance(behind, Terminated) else INTERRUPTED
         behind = behind.__cause__ or behind.__context__
-    return STOPPED if isinstance(error, EXPECTED) else FAULT
+    if isinstance(error, SystemExit) and isinstance(error.code, int | None):
+        return error.code or Code.DONE
+    return Code.STOPPED if isinstance(error, EXPECTED) else Code.FAILED

@@ -15,7 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from deepprofile.operators.events import are_records, emit, present_workers
+from deepprofile.events import are_records, emit, present_workers
 
 LINE_SECONDS = 10.0
 """Least time between two progress lines where there is no terminal."""

@@ -57,6 +57,12 @@ class Machine:
     def plug_in(self):
         _ip("link", "set", self.link, "up")
 
+    def sent_again(self):
+        """TCP segments that the machine has sent again, as nobody confirmed them."""
+        lines = _ip("netns", "exec", self.name, "cat", "/proc/net/snmp").splitlines()
+        names, values = (line.split() for line in lines if line.startswith("Tcp:"))
+        return int(dict(zip(names, values, strict=True))["RetransSegs"])
+
 
 @contextmanager
 def machines(count):
@@ -114,3 +120,4 @@ def _ip(*arguments):
     done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         raise NoNetworkError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout

@@ -7,28 +7,43 @@ from pathlib import Path
 
 import dask
 import pytest
+from distributed import Nanny
 
-from deepprofile.cluster import ENVIRONMENT, ClusterError, connect
+from deepprofile.cluster import ENVIRONMENT, ClusterError, connect, process
 
 REPOSITORY = Path(__file__).parent.parent
 
 
 def test_local_file_starts_spawned_workers_and_an_address_joins_them(tmp_path, monkeypatch):
-    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")  # as an earlier cluster leaves it
-    with dask.config.set({"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 65536}):
-        check_local_file(tmp_path)
-
-
-def check_local_file(tmp_path):
+    for name in ENVIRONMENT:  # clusters of other tests may have left theirs
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
     spec = tmp_path / "local.yaml"
     spec.write_text("kind: local\nworkers: 1\nmemory_limit: 2GiB\n")
     with connect(spec) as client:
         info = client.scheduler_info(n_workers=-1)["workers"]
         assert [(w["nthreads"], w["memory_limit"]) for w in info.values()] == [(1, 2 * 2**30)]
-        found = client.submit(lambda names: {n: os.environ.get(n) for n in names}, [*ENVIRONMENT])
-        assert found.result() == {name: str(value) for name, value in ENVIRONMENT.items()}
+        names = [*ENVIRONMENT, "OMP_NUM_THREADS"]
+        found = client.submit(lambda names: {n: os.environ.get(n) for n in names}, names)
+        expected = {name: str(value) for name, value in ENVIRONMENT.items()}
+        assert found.result() == {**expected, "OMP_NUM_THREADS": "3"}
         with connect(client.scheduler.address) as other:
             assert other.submit(sum, (1, 2)).result() == 3
+
+
+def test_what_the_user_has_set_stays_and_what_an_earlier_cluster_left_does_not(monkeypatch):
+    monkeypatch.setattr(process, "_LEFT", {})
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as Dask has it by default
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    prefix = "distributed.nanny.pre-spawn-environ"
+    with dask.config.set({prefix: {"OMP_NUM_THREADS": 1, "MKL_NUM_THREADS": 1}}):
+        for share in ("4", "8"):
+            process.set_environment({"OMP_NUM_THREADS": share, "MKL_NUM_THREADS": share})
+            nanny = Nanny("tcp://127.0.0.1:1")
+            assert nanny.pre_spawn_env["OMP_NUM_THREADS"] == "1"
+            assert nanny.pre_spawn_env["MKL_NUM_THREADS"] == share
+            os.environ.update(nanny.pre_spawn_env)  # as a nanny does before it starts its worker
+    monkeypatch.delenv("PYTHONHASHSEED", raising=False)
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,31 @@
 
 import logging
 import os
+import signal
+import subprocess
+import sys
+from contextlib import nullcontext
 from importlib.metadata import version
+from types import SimpleNamespace
 
+import dask
 import pytest
 import torch
 import yaml
 from cluster_support import dask_process
-from distributed import LocalCluster
+from cluster_support import scheduler as scheduler_process
+from cluster_support import worker as worker_process
+from distributed import Client, LocalCluster
+from distributed.core import Status
 from rich.console import Console
 from test_stage_devices import DEMO
 
-from deepprofile.cluster import ClusterError, connect
+from deepprofile.cluster import ClusterError, connect, connected, waiting
+from deepprofile.cluster.base import Outlook, OwningClient, PatientClient
+from deepprofile.cluster.batch_jobs import look
+from deepprofile.cluster.connecting import read_spec
+from deepprofile.cluster.remote import AddressSpec
+from deepprofile.events import LOGGER, records_for_lines
 from deepprofile.recipe import load_recipe
 from deepprofile.stages import Context, StageError, chain
 from deepprofile.store import JobError, run_jobs
@@ -42,7 +56,9 @@ def test_nobody_answers(monkeypatch):
         assert words in str(error.value)
 
 
-def test_a_scheduler_without_workers_is_waited_for_as_long_as_its_file_says(scheduler, tmp_path):
+def test_a_scheduler_without_workers_is_waited_for_as_long_as_its_file_says(
+    scheduler, tmp_path, capsys
+):
     address = scheduler(n_workers=0)
     path = tmp_path / "cluster.yaml"
     document = {"kind": "address", "address": address, "workers_timeout": "0.2 s"}
@@ -51,6 +67,86 @@ def test_a_scheduler_without_workers_is_waited_for_as_long_as_its_file_says(sche
         connect(path)
     for words in ("no worker after", f"`dask worker {address}`", "workers_timeout"):
         assert words in str(error.value)
+    assert "waiting for the first worker: none has joined yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("records", [False, True])
+def test_who_waits_says_what_changes_and_does_not_ask_too_often(
+    scheduler, monkeypatch, capsys, records
+):
+    events, handler = [], logging.Handler()
+    handler.emit = lambda record: events.append(record.getMessage())
+    monkeypatch.setattr(LOGGER, "handlers", [handler])
+    monkeypatch.setattr(waiting, "POLL_SECONDS", 0.01)
+    asked = []
+
+    def outlook():
+        asked.append(f"look {len(asked) // 2}")
+        return Outlook(asked[-1])
+
+    with PatientClient(scheduler(n_workers=0)) as client:
+        client.outlook, client.workers_timeout = outlook, 0.2
+        with pytest.raises(ClusterError):
+            waiting.await_worker(client)
+        assert len(asked) == 2  # once while it waited, once for the error
+        asked.clear()
+        monkeypatch.setattr(waiting, "LOOK_SECONDS", -1.0)
+        context = records_for_lines() if records else nullcontext()
+        with context, pytest.raises(ClusterError):
+            waiting.await_worker(client)
+    expected = [f"waiting for the first worker: {text}" for text in dict.fromkeys(asked[:-1])]
+    assert events[1:] == expected and len(expected) > 1
+    said = capsys.readouterr().err.splitlines()[1:]
+    assert said == ([] if records else expected)
+
+
+def test_batch_jobs_that_are_being_submitted_are_no_lost_hope():
+    job = SimpleNamespace(job_id=None)
+    assert not look(SimpleNamespace(worker_spec={"a": {}}, workers={})).hopeless
+    assert look(SimpleNamespace(worker_spec={"a": {}}, workers={"a": job})).hopeless
+
+
+def test_a_joined_scheduler_keeps_nothing_of_ours(scheduler, capsys):
+    with dask.config.set({"distributed.scheduler.no-workers-timeout": "10 minutes"}):
+        address = scheduler()
+    with connect(address):
+        pass
+    assert "NO_WORKERS_TIMEOUT" not in capsys.readouterr().err
+    with Client(address) as client:
+        left = client.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.worker_plugins))
+        assert [name for name in left if "deepprofile" in name] == []
+
+
+def test_a_client_that_fails_to_close_stops_its_cluster(monkeypatch):
+    options = {"n_workers": 0, "processes": False, "dashboard_address": "127.0.0.1:0"}
+    client = OwningClient(LocalCluster(**options))
+    cluster = client.cluster
+
+    def fail(self):
+        monkeypatch.undo()
+        Client.close(self)
+        raise TimeoutError("slow")
+
+    monkeypatch.setattr(PatientClient, "close", fail)
+    with pytest.raises(TimeoutError, match="slow"):
+        client.close()
+    assert cluster.status is Status.closed
+
+
+def test_an_error_at_the_start_is_not_hidden_by_one_of_closing(scheduler, monkeypatch):
+    class Failing(PatientClient):
+        def close(self):
+            running = self.status == "running"
+            super().close()
+            if running:
+                raise TimeoutError("slow")
+
+    def refuse(client):
+        raise ClusterError("the workers are no good")
+
+    monkeypatch.setattr("deepprofile.cluster.remote._JoinedClient", Failing)
+    with pytest.raises(ClusterError, match="no good"):
+        AddressSpec(kind="address", address=scheduler()).connect(refuse)
 
 
 @pytest.mark.parametrize("text", ["soon", "0 s", "-1 minute"])
@@ -119,3 +215,40 @@ def worker_of(job):
     from distributed import get_worker
 
     return get_worker().address
+
+
+def test_a_scheduler_that_is_lost_in_mid_run_is_named():
+    with (
+        scheduler_process() as address,
+        worker_process(address),
+        pytest.raises(ClusterError) as error,
+        connected(address) as client,
+    ):
+        client.run_on_scheduler(lambda: os.kill(os.getpid(), signal.SIGKILL))
+    for words in ("scheduler of the cluster was lost", "stays", "same command: it goes on"):
+        assert words in str(error.value)
+
+
+def test_no_library_of_a_cluster_takes_ctrl_c_for_itself():
+    """dask-jobqueue does as it is imported: a run would end with exit code 0."""
+    program = (
+        "import signal\n"
+        "from deepprofile.cluster.base import extra_module\n"
+        "before = signal.getsignal(signal.SIGINT)\n"
+        "extra_module('dask_jobqueue', 'slurm', '')\n"
+        "assert signal.getsignal(signal.SIGINT) is before\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_certificates_lie_beside_the_cluster_file(tmp_path):
+    path = tmp_path / "cluster.yaml"
+    names = {"ca_file": "ca.pem", "cert": "sub/own.pem", "key": str(tmp_path / "key.pem")}
+    address = "tls://127.0.0.1:1"
+    path.write_text(yaml.safe_dump({"kind": "address", "address": address, "tls": names}))
+    tls = read_spec(path).tls
+    assert tls.ca_file == str(tmp_path / "ca.pem")
+    assert tls.cert == str(tmp_path / "sub/own.pem")
+    assert tls.key == str(tmp_path / "key.pem")
+    with pytest.raises(ClusterError, match=f"there is no file {tmp_path}/ca.pem"):
+        connect(path)

@@ -11,6 +11,7 @@ import yaml
 from cluster_support import make_certificates, scheduler, ssh_server, tls_options, worker
 
 from deepprofile.cluster import ENVIRONMENT, ClusterError, connect
+from deepprofile.cluster.checks import Found, too_many_threads
 from deepprofile.cluster.connecting import read_spec
 from deepprofile.cluster.kubernetes import KubernetesSpec
 from deepprofile.cluster.process import PRELOAD, THREADS, worker_environment
@@ -42,7 +43,14 @@ def test_every_cluster_file_is_valid(path):
         ({"kind": "slrm"}, ["kind", "'slrm'", "local, cuda, ssh, slurm, kubernetes, address"]),
         ({"kind": "slurm", "cores": 4}, ["memory: is missing"]),
         ({"kind": "slurm", "cores": 4, "memory": "8GB"}, ["either jobs or adaptive"]),
-        ({"kind": "slurm", "cores": 4, "memory": "8GB", "jobs": 1, "gpus": 8}, ["cores 4"]),
+        (
+            {"kind": "slurm", "cores": 4, "memory": "8GB", "jobs": 1, "threads_per_worker": 8},
+            ["cores 4", "threads_per_worker 8"],
+        ),
+        (
+            {"kind": "slurm", "cores": 4, "memory": "8GB", "jobs": 1, "gpus": 4},
+            ["gpus: found 4", "one batch job for each GPU"],
+        ),
         ({"kind": "slurm", "cores": 4, "memory": "lots", "jobs": 1}, ["memory", "lots"]),
         ({"kind": "kubernetes", "workers": 2}, ["image: is missing"]),
         ({"kind": "ssh", "hosts": ["one"]}, ["hosts", "at least 2"]),
@@ -90,24 +98,50 @@ def secured(tmp_path_factory):
     options = tls_options(files)
     ours = (*THREADS, *ENVIRONMENT)  # clusters of other tests may have left theirs
     own = {name: value for name, value in os.environ.items() if name not in ours}
-    own |= {"DEEPPROFILE_CORES": "3"}
+    with_preload = own | {"DEEPPROFILE_CORES": "3"}
     with (
         scheduler(*options, protocol="tls") as address,
-        worker(address, *options, "--nthreads", "1", "--preload-nanny", PRELOAD, env=own),
+        worker(address, *options, "--nthreads", "1", "--preload-nanny", PRELOAD, env=with_preload),
     ):
-        yield address, files
+        yield address, files, own
 
 
-def test_a_scheduler_with_tls_is_joined_and_its_worker_has_the_environment(secured, tmp_path):
-    address, files = secured
+def test_a_scheduler_with_tls_is_joined_and_its_worker_has_the_environment(
+    secured, tmp_path, capsys
+):
+    address, files, own = secured
     path = write(tmp_path / "cluster.yaml", kind="address", address=address, tls=files)
     with connect(path) as client:
         expected = worker_environment(1, 3)
         assert environment(client, list(expected)) == expected
+    said = capsys.readouterr().err
+    assert "no limit of threads" not in said
+    assert "DASK_DISTRIBUTED__SCHEDULER__NO_WORKERS_TIMEOUT=10m" in said
+    assert "lose 3 workers" in said and "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES=1" in said
+    without = (address, *tls_options(files), "--nthreads", "1", "--no-nanny")
+    with worker(*without, env=own), connect(path):
+        said = capsys.readouterr().err
+    assert "no limit of threads" in said and f"--preload-nanny {PRELOAD}" in said
+
+
+@pytest.mark.parametrize(
+    ("workers", "words"),
+    [
+        ([("a", 4, 1, 1)] * 8, ""),
+        ([("a", 4, 1, 2)] * 2, ""),
+        ([("a", 4, 1, 4), ("b", 4, 1, 4)], ""),
+        ([("b", 4, 2, 4), ("a", 8, 1, 4)], "workers on b may run 8 threads"),
+        ([("a", 4, 1, 4)] * 2, "and it has 4 cores"),
+        ([("a", 4, 1, 1), ("b", 4, 1, None)], "workers on b have no limit"),
+    ],
+)
+def test_the_threads_of_all_workers_of_a_machine_count(workers, words):
+    said = too_many_threads(Found({}, *worker) for worker in workers)
+    assert (words in said) if words else not said
 
 
 def test_no_wrong_or_expired_certificates_get_in(secured, tmp_path, monkeypatch):
-    address, files = secured
+    address, files, _ = secured
     monkeypatch.setattr("deepprofile.cluster.remote.CONNECT_SECONDS", 3)
     with pytest.raises(ClusterError, match=r"needs certificates.*tls: \{ca_file"):
         connect(address)
@@ -165,7 +199,7 @@ def test_workers_are_started_by_ssh_and_stopped_with_the_client(tmp_path, monkey
 
 def test_a_batch_job_of_slurm_starts_what_its_file_says():
     spec = SlurmSpec(
-        kind="slurm", jobs=2, cores=32, gpus=4, threads_per_worker=8, memory="256GiB",
+        kind="slurm", jobs=8, cores=8, gpus=1, threads_per_worker=4, memory="64GiB",
         queue="gpu", account="soil", walltime="04:00:00", directives=["--constraint=h200"],
         prologue=["module load cuda"], python="/opt/python",
     )  # fmt: skip
@@ -174,24 +208,24 @@ def test_a_batch_job_of_slurm_starts_what_its_file_says():
     for line in (
         "#SBATCH -p gpu",
         "#SBATCH -A soil",
-        "#SBATCH --cpus-per-task=32",
-        "#SBATCH --mem=256G",
+        "#SBATCH --cpus-per-task=8",
+        "#SBATCH --mem=64G",
         "#SBATCH -t 04:00:00",
         "#SBATCH --constraint=h200",
-        "#SBATCH --gpus=4",
-        "export DEEPPROFILE_PROCESSES=4",
-        "export DEEPPROFILE_CORES=32",
+        "#SBATCH --gpus=1",
+        "export DEEPPROFILE_PROCESSES=1",
+        "export DEEPPROFILE_CORES=8",
         "module load cuda",
     ):
         assert line in script.splitlines()
     command = script.splitlines()[-1]
+    assert "--nworkers" not in command  # one
     assert command.startswith("/opt/python -m distributed.cli.dask_worker")
     for option in (
-        "--nworkers 4",
-        "--nthreads 8",
+        "--nthreads 4",
         "--memory-limit 64.00GiB",
         f"--preload-nanny {PRELOAD}",
-        "--resources GPU=8",
+        "--resources GPU=4",
     ):
         assert option in command
 

@@ -24,6 +24,8 @@ QUICK = {
     "PYTHONPATH": str(Path(__file__).parent),
 }
 """Silence is taken for death after seconds, for which Dask's own settings wait half a minute."""
+HELD = 1.5
+"""Seconds of a short break, in which each worker sends several times."""
 
 
 @pytest.fixture(scope="module")
@@ -142,11 +144,15 @@ def test_a_short_break_changes_nothing(apart, client, tmp_path):
     jobs = [Call(number, marker) for number in range(6)]
     with ThreadPoolExecutor() as pool:
         running = pool.submit(run_jobs, client, answer, jobs)
-        wait_for(Path(f"{marker}-0.waiting"))
+        for number in (0, 1):
+            wait_for(Path(f"{marker}-{number}.waiting"))
         for machine in apart[1].values():
             machine.pull_out()
+        lost = {machine: machine.sent_again() for machine in apart[1].values()}
         for job in jobs:
             Path(f"{marker}-{job.number}").touch()
+        time.sleep(HELD)
+        wait_until(lambda: all(machine.sent_again() > before for machine, before in lost.items()))
         for machine in apart[1].values():
             machine.plug_in()
         done, failed = running.result(PATIENCE)

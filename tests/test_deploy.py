@@ -21,13 +21,15 @@ from dask_kubernetes.operator.controller.controller import (
     build_scheduler_deployment_spec,
     build_worker_deployment_spec,
 )
+from dask_kubernetes.operator.validation import validate_cluster_name
 from distributed.cli import dask_scheduler, dask_worker
 from kubernetes_support import NAMESPACE, kubernetes
 
 from deepprofile.cli import app
 from deepprofile.cluster import connect
-from deepprofile.cluster.base import ALLOWED_FAILURES
+from deepprofile.cluster.base import ALLOWED_FAILURES, ClusterError
 from deepprofile.cluster.connecting import read_spec
+from deepprofile.cluster.kubernetes import LONGEST_NAME
 from deepprofile.cluster.preload import CORES
 from deepprofile.exit_codes import Code
 from deepprofile.operators.logs import VARIABLE, LogFormat
@@ -49,6 +51,11 @@ STYLE = "{extends: default, rules: {document-start: disable, line-length: {max: 
 KUBERNETES_VERSIONS = ["1.31", kubernetes_validate.latest_version()]
 """From the first in which all that is used is out of beta."""
 RECIPES = ["global", "daily"]
+POD_CLUSTER = {
+    "kind": "kubernetes", "image": "none", "name": "soil", "memory": "2GiB", "cores": 3,
+    "adaptive": {"maximum": 2}, "environment": {"AWS_REGION": "moon"}, "secret": "s3",
+    "idle_timeout": "30 minutes",
+}  # fmt: skip
 
 
 def documents(name):
@@ -133,8 +140,9 @@ def test_pods_of_the_operator_have_what_kubernetes_knows(tmp_path, gpus):
         parse(container["args"])
         ports = [str(port["containerPort"]) for port in container["ports"]]
         assert pod["metadata"]["annotations"]["prometheus.io/port"] in ports
-        assert container["envFrom"] == [{"secretRef": {"name": document["secret"]}}]
         assert pod["spec"]["serviceAccountName"] == "reader"
+    sources = [one["spec"]["containers"][0].get("envFrom") for one in (scheduler, worker)]
+    assert sources == [None, [{"secretRef": {"name": document["secret"]}}]]
     amounts = [one["spec"]["containers"][0]["resources"]["limits"] for one in (scheduler, worker)]
     assert ["nvidia.com/gpu" in one for one in amounts] == [False, bool(gpus)]
 
@@ -321,6 +329,7 @@ def test_manifests_agree_with_each_other_and_with_the_cluster_file():
     secret = read_spec(ROOT / "cluster/kubernetes.yaml").secret
     for name in ("driver", "worker"):
         assert CONTAINERS[name]["envFrom"] == [{"secretRef": {"name": secret}}]
+    assert "envFrom" not in CONTAINERS["scheduler"]
     for deployment in of_kind("Deployment"):
         labels = deployment["spec"]["template"]["metadata"]["labels"]
         assert deployment["spec"]["selector"]["matchLabels"] == labels
@@ -392,35 +401,66 @@ def test_a_standing_scheduler_is_what_the_driver_expects():
         for rule in of_kind("NetworkPolicy")[0]["spec"]["ingress"]
         for port in rule.get("ports", ())
     }
+    assert open_ports == set(seen.values())
     for role, port in seen.items():
         assert PODS[role]["metadata"]["annotations"]["prometheus.io/port"] == port
-        assert port in open_ports
     limits = CONTAINERS["worker"]["resources"]["limits"]
     assert parse_bytes(worker["memory_limit"]) == parse_bytes(f"{limits['memory']}B")
     assert worker["nthreads"] == int(limits["cpu"])
     assert {"name": CORES, "value": limits["cpu"]} in CONTAINERS["worker"]["env"]
 
 
+def test_only_chosen_namespaces_reach_the_pods():
+    """The dashboard, with logs and call stacks, has the ports of the metrics."""
+    everyone, metrics = of_kind("NetworkPolicy")[0]["spec"]["ingress"]
+    named = [
+        peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+        for rule in (everyone, metrics)
+        for peer in rule["from"]
+        if peer != {"podSelector": {}}
+    ]
+    assert named == ["dask-operator", "monitoring"] and {"podSelector": {}} not in metrics["from"]
+    assert "ports" not in everyone and metrics["ports"]
+    assert f"`{named[1]}`" in PAGES[0].read_text()
+
+
+def test_every_run_has_a_cluster_of_its_own(tmp_path):
+    path = tmp_path / "cluster.yaml"
+    longest = "s" * LONGEST_NAME
+    path.write_text(yaml.safe_dump({**POD_CLUSTER, "name": longest}))
+    spec = read_spec(path)
+    names = [spec.resource()["metadata"]["name"] for _ in range(2)]
+    assert len(set(names)) == 2
+    for name in names:
+        assert name.startswith(f"{longest}-")
+        validate_cluster_name(name)
+    for wrong in (f"{longest}s", "Soil", "soil-"):
+        path.write_text(yaml.safe_dump({**POD_CLUSTER, "name": wrong}))
+        with pytest.raises(ClusterError, match="name"):
+            read_spec(path)
+
+
 def test_a_cluster_of_pods_starts_works_and_ends_with_the_rights_of_the_role(tmp_path, monkeypatch):
     """The API is the test's own and obeys the Role; the commands of the pods run as processes."""
     (role,) = of_kind("Role")
     path = tmp_path / "cluster.yaml"
-    spec = {
-        "kind": "kubernetes", "image": "none", "name": "soil", "memory": "2GiB", "cores": 3,
-        "adaptive": {"maximum": 2}, "environment": {"AWS_REGION": "moon"}, "secret": "s3",
-    }  # fmt: skip
-    path.write_text(yaml.safe_dump(spec))
+    path.write_text(yaml.safe_dump(POD_CLUSTER))
     true_look_up = socket.getaddrinfo
 
     def look_up(host, *arguments, **options):
-        host = "127.0.0.1" if host == f"soil-scheduler.{NAMESPACE}" else host
+        own = re.fullmatch(rf"soil-\w+-scheduler\.{NAMESPACE}", str(host))
+        host = "127.0.0.1" if own else host
         return true_look_up(host, *arguments, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
     secrets = {"s3": {"AWS_ACCESS_KEY_ID": "someone"}}
     with kubernetes(tmp_path, role["rules"], secrets) as (cluster, configuration):
         monkeypatch.setenv("KUBECONFIG", str(configuration))
+        cluster.objects["daskclusters"]["soil"] = {"metadata": {"name": "soil"}}  # another's
         with connect(path) as client:
+            (name,) = cluster.objects["daskclusters"].keys() - {"soil"}
+            idle = cluster.objects["daskclusters"][name]["spec"]["idleTimeout"]
+            assert idle == 1800
             names = ["AWS_REGION", "AWS_ACCESS_KEY_ID", "OMP_NUM_THREADS"]
             found = client.submit(lambda: [os.environ.get(name) for name in names]).result()
             assert found == ["moon", "someone", "3"]
@@ -428,16 +468,18 @@ def test_a_cluster_of_pods_starts_works_and_ends_with_the_rights_of_the_role(tmp
                 lambda dask_scheduler: (
                     dask_scheduler.allowed_failures,
                     dask_scheduler.no_workers_timeout,
+                    dask_scheduler.idle_timeout,
                 )
             )
-            assert settings == (ALLOWED_FAILURES, 600)
+            assert settings[:2] == (ALLOWED_FAILURES, 600)
+            assert settings[2] > idle  # the operator would set 300 s, at which the scheduler ends
             (autoscaler,) = cluster.objects["daskautoscalers"].values()
             assert autoscaler["spec"]["maximum"] == 2
         assert not cluster.refused
-        assert not cluster.objects["daskclusters"] and not cluster.processes
+        assert set(cluster.objects["daskclusters"]) == {"soil"} and not cluster.processes
         asked = set(cluster.asked)
         cluster.asked.clear()
-        client.close()  # as when it is collected: a cluster of that name may be another's by now
+        client.close()  # as when it is collected
         assert not cluster.asked
     granted = {
         (verb, resource)

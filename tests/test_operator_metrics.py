@@ -1,15 +1,23 @@
 """Metrics of runs in Dask's schedulers, and the cluster in one line."""
 
+import asyncio
+import logging
+import os
 import queue
+import signal
 import sys
+import threading
 import urllib.request
+from concurrent.futures import Future
+from contextlib import ExitStack
 
 import pytest
-from cluster_support import dask_process
+from cluster_support import dask_process, scheduler
 from distributed import Client
 from operator_support import samples, scraped
 
-from deepprofile.operators import events
+from deepprofile import events
+from deepprofile.cluster.connecting import spec_of
 from deepprofile.operators.cluster_line import ClusterState, elastic_range, state_of
 from deepprofile.operators.metrics import Summary, SummaryHandler, attached
 from deepprofile.operators.scheduler import WORKERS, observed
@@ -51,13 +59,15 @@ def counts(found, recipe):
 
 def test_schedulers_of_one_process_keep_apart_and_leave_nothing():
     """One after another and side by side, as the metrics of a process have one place."""
-    with own_cluster() as one, observed(one):
+    with own_cluster() as one, observed(one) as forwarder:
         work("first", 2, 1)
+        forwarder.flush()
         assert counts(scraped(one), "first") == [4, 2, 1, 2]
         work("first", 3, 0)  # a new run of it begins at nothing
         with own_cluster() as other:
             with observed(other):
                 work("second", 1, 0)
+            forwarder.flush()
             for client in (one, other):
                 found = scraped(client)
                 assert counts(found, "first") == [4, 3, 0, 3]
@@ -75,10 +85,11 @@ def test_a_scheduler_elsewhere_is_told_by_several_clients(tmp_path):
         for recipe in ("first", "second"):
             with (
                 Client(address, timeout=60) as client,
-                observed(client),
+                observed(client) as forwarder,
                 attached(SummaryHandler(summary)),
             ):
                 work(recipe, 2, 1)
+                forwarder.flush()
                 found = scraped(client)
         assert counts(found, "first") == counts(found, "second") == [4, 2, 1, 2]
     summary.write(tmp_path / "m.prom")
@@ -90,14 +101,88 @@ def test_without_prometheus_there_are_no_metrics_and_no_errors(monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     with own_cluster() as client, observed(client) as forwarder:
         work("first", 1, 0)
-        assert forwarder is not None
+        forwarder.flush()
         assert client.submit(sum, [1, 2]).result() == 3
 
 
-def test_a_scheduler_that_is_gone_holds_up_no_run():
-    with own_cluster() as client, observed(client):
-        client.cluster.scheduler.handlers.pop("log_event")
-        work("first", 1, 0)
+def within(seconds, task):
+    """Do a task in a thread; fail if it hangs, or with its own error."""
+    outcome = Future()
+
+    def run():
+        try:
+            outcome.set_result(task())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return outcome.result(seconds)
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_scheduler_that_is_gone_or_hangs_holds_up_no_run(monkeypatch, blow):
+    """The events of the run go on; who sends them to the scheduler gives up, and that for good."""
+    monkeypatch.setattr("deepprofile.operators.scheduler.ANSWER_SECONDS", 0.5)
+    summary = Summary()
+    with ExitStack() as stack:
+        address = stack.enter_context(scheduler())
+        client = stack.enter_context(Client(address, timeout=60))
+        process = client.run_on_scheduler(os.getpid)
+        stack.enter_context(attached(SummaryHandler(summary)))
+        observation = observed(client)
+        forwarder = observation.__enter__()
+        assert forwarder.sends
+        os.kill(process, blow)
+        try:
+            within(60, lambda: work("first", 2, 1))
+            within(60, forwarder.flush)
+            assert not forwarder.sends
+            within(60, lambda: work("second", 1, 0))
+            within(60, lambda: observation.__exit__(None, None, None))
+        finally:
+            if blow == signal.SIGSTOP:
+                os.kill(process, signal.SIGCONT)
+    jobs = summary.values["stage_jobs_done"]
+    assert jobs == {("first", "predict"): 2, ("second", "predict"): 1}
+
+
+def test_events_of_dasks_own_thread_do_not_wait_for_it():
+    """Workers come and go while jobs are counted: the first is told in Dask's own thread."""
+    ended, told = threading.Event(), queue.SimpleQueue()
+
+    class Take(SummaryHandler):
+        def emit(self, record):
+            if record.event == "workers":
+                told.put(record.fields["workers"])
+
+    def change(client):
+        async def often():
+            number = 0
+            while not ended.is_set():
+                number += 1
+                client.cluster.scheduler.log_event(WORKERS, number)
+                await asyncio.sleep(0.002)
+
+        asyncio.run_coroutine_threadsafe(often(), client.loop.asyncio_loop)
+
+    def count():
+        with events.one_run(command="run", recipe="first", stage="predict"):
+            for _ in range(300):
+                events.emit("jobs", level=logging.DEBUG, added=1, done=0, failed=0)
+
+    def run():
+        with own_cluster() as client, attached(Take(Summary())), observed(client) as forwarder:
+            change(client)
+            told.get(timeout=30)
+            count()
+            ended.set()
+            forwarder.flush()
+            return scraped(client)
+
+    try:
+        assert within(60, run)["stage_jobs", "first", "predict"] == 300
+    finally:
+        ended.set()
 
 
 def test_workers_that_come_and_go_are_told(monkeypatch, capsys):
@@ -149,9 +234,9 @@ def test_without_bokeh_no_link_but_how_to_get_it(monkeypatch):
 def test_adaptive_clusters_say_what_they_may_have(tmp_path):
     path = tmp_path / "cluster.yaml"
     path.write_text("kind: slurm\ncores: 4\nmemory: 8GiB\nadaptive: {maximum: 20}\n")
-    assert elastic_range(str(path)) == "0 to 20 batch jobs"
+    assert elastic_range(spec_of(str(path))) == "0 to 20 batch jobs"
     path.write_text("kind: kubernetes\nimage: i\nadaptive: {minimum: 2, maximum: 5}\n")
-    assert elastic_range(str(path)) == "2 to 5 workers"
-    assert elastic_range("local") == elastic_range("tcp://host:8786") == ""
+    assert elastic_range(spec_of(str(path))) == "2 to 5 workers"
+    assert not any(elastic_range(spec_of(text)) for text in ("local", "tcp://host:8786"))
     line = ClusterState(1, 4, 2**34, "", "0 to 20 batch jobs").line
     assert line.startswith("1 worker now, 0 to 20 batch jobs as needed, 4 threads, 16.00 GiB; ")

@@ -19,11 +19,12 @@ import pytest
 import yaml
 from operator_support import Command, samples, scraped
 from prediction_support import TILE, write_inputs
+from rich.console import Console
 
-from deepprofile import cli, grid
+from deepprofile import cli, events, grid
 from deepprofile.exit_codes import code_of
-from deepprofile.operators import events
 from deepprofile.operators.logs import JsonLogs, LogFormat, format_asked, json_lines
+from deepprofile.operators.operation import operation
 from deepprofile.operators.signals import Terminated
 from deepprofile.products import PRODUCTS
 from deepprofile.store import Region, history
@@ -83,8 +84,10 @@ def a_shard_of_forcing(recipe):
     return max(files, key=lambda path: path.stat().st_size)
 
 
-def test_a_run_in_json_lines_and_metrics(recipe, client, command):
+def test_a_run_in_json_lines_and_metrics(recipe, client, command, monkeypatch):
     """First with a job that fails, then with all there is."""
+    # A scheduler without this is warned of.
+    monkeypatch.setattr(client.cluster.scheduler, "no_workers_timeout", 600.0)
     cube, file = recipe.parent / "root/cubes/coefficients", recipe.parent / "small.prom"
     arguments = ["run", recipe, "--stage", "predict", "--cluster", client.scheduler.address]
     arguments += ["--metrics-file", file]
@@ -188,6 +191,44 @@ def test_errors_have_codes_and_records(command, tmp_path, monkeypatch):
     command("run", path, "--metrics-file", tmp_path / "nowhere/m.prom")
     assert (command.code, command.names()) == (2, ["error"])
     assert "nowhere/m.prom" in command.events[0]["message"]
+
+
+def test_metrics_that_cannot_be_written_make_no_run_a_bad_one(tmp_path, capfd):
+    folder = tmp_path / "metrics"
+    folder.mkdir()
+    with operation("run", Path("r.yaml"), Console(quiet=True), folder / "m.prom"):
+        folder.rmdir()
+    assert f"warning: --metrics-file {folder}/m.prom: can't be written" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize(("end", "code"), [("bad news", 1), (3, 3), (None, 0)])
+def test_whoever_ends_the_program_is_heard(command, monkeypatch, form, end, code):
+    def leave(**_):
+        raise SystemExit(end)
+
+    monkeypatch.setattr(cli, "app", leave)
+    command("run", form=form)
+    assert command.code == code
+    if form == "text":
+        assert command.err == ("bad news\n" if code == 1 else "")
+    else:
+        told = [(one["event"], one["message"], one["exit_code"]) for one in command.events]
+        assert told == ([("error", "bad news", 1)] if code == 1 else [])
+
+
+def test_the_last_words_of_a_crash_are_not_lost():
+    """They are no JSON: the process that would have wrapped them is gone."""
+    code = (
+        "import os, resource\n"
+        "resource.setrlimit(resource.RLIMIT_CORE, (0, 0))\n"
+        "from deepprofile.operators.logs import json_lines\n"
+        "with json_lines():\n"
+        "    os.abort()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == -signal.SIGABRT
+    assert "Fatal Python error: Aborted" in ended.stderr
 
 
 def test_what_breaks_as_a_signal_ends_a_run_counts_as_the_signal():

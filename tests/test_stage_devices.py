@@ -8,13 +8,21 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from distributed import Client, Scheduler, SpecCluster, Worker, get_worker
+from distributed.comm import CommClosedError
 from rich.console import Console
 
 from deepprofile.cluster import LocalSpec
 from deepprofile.recipe import Predict, load_recipe
-from deepprofile.stages import Context, StageError, chain
+from deepprofile.stages import Context, StageError, chain, train
 from deepprofile.stages.context import Plan
-from deepprofile.stages.devices import Answer, check_answers, on_gpus, settle, worker_devices
+from deepprofile.stages.devices import (
+    Answer,
+    able_workers,
+    check_answers,
+    on_gpus,
+    settle,
+    worker_devices,
+)
 from deepprofile.stages.segments import smallest_share
 from deepprofile.store import JobError, check_memory, run_jobs
 
@@ -104,7 +112,7 @@ def test_all_workers_follow_what_was_settled_before_the_first_stage(monkeypatch)
 
         return SimpleNamespace(plan=lambda recipe: Plan(1, 0, 0, 0), run=run)
 
-    def answer(_, device, precision, workers):
+    def answer(_, device, precision, workers, on_error):
         return by_address(PROCESSORS if device == "cpu" else SHARED)
 
     workers = {address: {"memory_limit": 0, "nthreads": 1} for address in by_address(SHARED)}
@@ -117,6 +125,33 @@ def test_all_workers_follow_what_was_settled_before_the_first_stage(monkeypatch)
     text = context.console.export_text()
     assert text.index("predict: worker processes share a GPU (3 the GPU GPU-1 of a)") == 0
     assert "cluster/gpu.yaml" in text
+
+
+def context_of(said):
+    """Context of a cluster whose workers say that, or can't say anything."""
+
+    def run(*_, on_error="raise", **__):
+        errors = [found for found in said.values() if isinstance(found, Exception)]
+        if errors and on_error == "raise":
+            raise errors[0]
+        return said
+
+    workers = {address: {"memory_limit": 0, "nthreads": 1} for address in said}
+    scheduler = SimpleNamespace(identity=lambda n_workers: {"workers": workers})
+    client = SimpleNamespace(run=run, scheduler=scheduler, sync=lambda f, **given: f(**given))
+    return Context(load_recipe(DEMO), client, Console(record=True))
+
+
+def test_workers_that_leave_while_they_are_asked_do_not_count():
+    gone = {"tcp://a": CommClosedError("closed"), "tcp://b": OSError("timed out")}
+    context = context_of({**gone, "tcp://c": Answer("cpu", host="c")})
+    assert worker_devices(context) == ["cpu"]
+    device, able = able_workers(context)
+    assert device == "cpu" and list(able) == ["tcp://c"]
+    with pytest.raises(StageError, match="no workers yet"):
+        worker_devices(context_of(gone))
+    with pytest.raises(KeyError, match="other"):
+        worker_devices(context_of({**gone, "tcp://c": KeyError("other")}))
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +178,23 @@ def test_jobs_for_a_gpu_run_where_one_is_declared(mixed, device, names):
 def name_of_worker(job):
     time.sleep(0.02)
     return get_worker().name
+
+
+def test_training_on_a_gpu_never_goes_to_a_worker_without_one(mixed, monkeypatch):
+    """Also when the worker that was asked has gone meanwhile: another that declares one has it."""
+    monkeypatch.setattr(train, "training_workers", lambda _: ("cuda", ["tcp://127.0.0.1:1"]))
+    monkeypatch.setattr(train, "train_model", worker_that_trains)
+    monkeypatch.setattr(train, "inputs_of", lambda *_: "")
+    monkeypatch.setattr(train, "trained_on", lambda _: "another")
+    monkeypatch.setattr(train, "refuse_other_model", lambda *_: None)
+    context = Context(load_recipe(DEMO), mixed, Console(record=True))
+    assert {train.run(context).partition(";")[0] for _ in range(6)} == {"a"}
+    monkeypatch.setattr(train, "training_workers", lambda _: ("cpu", [""]))
+    assert train.run(context)  # anywhere
+
+
+def worker_that_trains(*_):
+    return [get_worker().name]
 
 
 def test_a_recipe_for_gpus_asks_only_workers_that_declare_one(mixed):

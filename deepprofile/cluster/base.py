@@ -1,8 +1,10 @@
 """What all cluster files have in common."""
 
 import importlib
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
@@ -78,7 +80,8 @@ class ClusterSpec(Section, ABC):
     Attributes:
         threads_per_worker: threads that run jobs in each worker process.
         workers_timeout: how long the start, and later every job, waits while there is no worker;
-            then it fails, instead of waiting for ever.
+            then it fails, instead of waiting for ever. Of a scheduler that is joined, which has a
+            time of its own for jobs, the start alone.
     """
 
     threads_per_worker: Count = 1
@@ -104,10 +107,12 @@ class ClusterSpec(Section, ABC):
                 client.workers_timeout = parse_timedelta(self.workers_timeout)
             if check is not None:
                 check(client)
-            client.register_plugin(QuietWorker())
+            if client.cluster is not None:  # what is joined is shared with others, and stays
+                client.register_plugin(QuietWorker())
             self.adapt(client.cluster)
         except BaseException:
-            client.close()
+            with suppress(Exception):  # the first error counts
+                client.close()
             raise
         return client
 
@@ -157,14 +162,16 @@ class OwningClient(PatientClient):
     def close(self, *args: Any, **kwargs: Any) -> Any:
         """See `distributed.Client.close`."""
         cluster = self.cluster
-        result = super().close(*args, **kwargs)  # type: ignore[no-untyped-call]
-        if cluster is not None and cluster.status is not Status.closed:
-            cluster.close()
-        return result
+        try:
+            return super().close(*args, **kwargs)  # type: ignore[no-untyped-call]
+        finally:
+            if cluster is not None and cluster.status is not Status.closed:
+                cluster.close()
 
 
 def extra_module(module: str, extra: str, otherwise: str) -> Any:
-    """A module that only some clusters need."""
+    """A module that only some clusters need; it may not take Ctrl-C for itself (dask-jobqueue)."""
+    before = signal.getsignal(signal.SIGINT)
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -173,6 +180,9 @@ def extra_module(module: str, extra: str, otherwise: str) -> Any:
             f'imported ({error}). Install it with pip install "deepprofile[{extra}]", or '
             f"{otherwise}"
         ) from None
+    finally:
+        if signal.getsignal(signal.SIGINT) is not before:
+            signal.signal(signal.SIGINT, before)
 
 
 def started(what: str, start: Callable[[], Any]) -> Any:

@@ -120,6 +120,8 @@ def try_to_submit(script: str) -> None:
 def look(cluster: Any) -> Outlook:
     """What Slurm says of the batch jobs of a cluster, as long as no worker has joined."""
     asked = {str(job.job_id) for job in list(cluster.workers.values()) if job.job_id}
+    if set(cluster.worker_spec) - set(cluster.workers):
+        return Outlook("batch jobs are being submitted")
     if not asked:
         return Outlook("no batch job is submitted", hopeless=True)
     code, said = _run("squeue", f"--user={getpass.getuser()}", "--noheader", "--format=%i %T %r")

@@ -2,15 +2,16 @@
 
 import logging
 import platform
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, NamedTuple
 
 from distributed import Client, Worker, WorkerPlugin
 
 from deepprofile.cluster.base import ClusterError, OwningClient
 from deepprofile.cluster.waiting import await_worker
+from deepprofile.events import notice
 
 PACKAGES = (
     *("deepprofile", "dask", "distributed", "numpy", "pandas", "xarray", "zarr", "numcodecs"),
@@ -25,6 +26,28 @@ GUARD = "deepprofile-versions"
 REFUSED = "deepprofile-refused"
 """Topic of the scheduler's events under which workers say that they were refused."""
 LOG = logging.getLogger("deepprofile.cluster")
+START = (
+    "Start workers with `dask worker ADDRESS --preload-nanny deepprofile.cluster.preload`, and "
+    "with DEEPPROFILE_PROCESSES=n where n worker processes share a machine"
+)
+
+
+class Found(NamedTuple):
+    """What a worker says of itself.
+
+    Attributes:
+        versions: see `versions`.
+        host: name of its machine.
+        cores: of its machine.
+        job_threads: jobs that it runs at a time.
+        call_threads: threads that each call of a library may take; None: as many as it likes.
+    """
+
+    versions: dict[str, str]
+    host: str
+    cores: int
+    job_threads: int
+    call_threads: int | None
 
 
 def check_workers(client: Client) -> None:
@@ -57,29 +80,80 @@ def versions() -> dict[str, str]:
 def check_versions(client: Client) -> list[str]:
     """Stop unless all workers have the versions of this process.
 
+    Says so where workers that others have started have no limits of their threads.
+
     Returns:
         Addresses of the workers that have answered; those that leave meanwhile don't count.
 
     Raises:
         ClusterError: names what differs, on how many workers, and what to do.
     """
-    own = versions()
     try:
-        said: Mapping[str, Any] = client.run(versions, on_error="return")
+        said: Mapping[str, Any] = client.run(_asked(), on_error="return")
     except (OSError, TimeoutError) as error:
         raise ClusterError(f"the workers do not answer: {error}") from None
     answers = {a: found for a, found in said.items() if not isinstance(found, OSError)}
-    broken = {a: found for a, found in answers.items() if not isinstance(found, dict)}
+    broken = {a: found for a, found in answers.items() if not isinstance(found, tuple)}
     if broken:
         address, found = min(broken.items(), key=lambda item: item[0])
         raise ClusterError(
             f"{len(broken)} of {len(answers)} workers can't import deepprofile, such as {address}: "
-            f"{found!r}. Install deepprofile {own['deepprofile']} where they run"
+            f"{found!r}. Install deepprofile {version('deepprofile')} where they run"
         )
+    workers = {address: Found(*found) for address, found in answers.items()}
+    _compare([worker.versions for worker in workers.values()])
+    if client.cluster is None and (crowded := too_many_threads(workers.values())):
+        notice("worker threads", f"{crowded}. {START}")
+    return list(workers)
+
+
+def _asked() -> Callable[[Worker], tuple[Any, ...]]:
+    """What workers answer, see `Found`; it travels whole, as deepprofile there may be another."""
+
+    def answer(dask_worker: Worker) -> tuple[Any, ...]:
+        import os
+        import platform
+
+        from deepprofile.cluster.checks import versions
+
+        threads = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+        return (
+            versions(),
+            platform.node(),
+            os.cpu_count() or 1,
+            dask_worker.state.nthreads,
+            int(threads) if threads.isdecimal() else None,
+        )
+
+    return answer
+
+
+def too_many_threads(workers: Iterable[Found]) -> str:
+    """What there is to say of workers whose threads have no limit, or exceed the cores; or "".
+
+    Limits of one thread, than which there are none lower, are never too high.
+    """
+    hosts: dict[str, list[Found]] = {}
+    for worker in workers:
+        hosts.setdefault(worker.host, []).append(worker)
+    for host, there in sorted(hosts.items()):
+        if any(worker.call_threads is None for worker in there):
+            return f"workers on {host} have no limit of threads (OMP_NUM_THREADS)"
+        threads = sum(worker.job_threads * (worker.call_threads or 1) for worker in there)
+        if threads > there[0].cores and any((worker.call_threads or 1) > 1 for worker in there):
+            return (
+                f"workers on {host} may run {threads} threads (their jobs at a time, times "
+                f"OMP_NUM_THREADS), and it has {there[0].cores} cores"
+            )
+    return ""
+
+
+def _compare(there: Collection[dict[str, str]]) -> None:
+    own = versions()
     differing = {
-        name: {found[name] for found in answers.values()} - {own[name]}
+        name: {found[name] for found in there} - {own[name]}
         for name in own
-        if any(not _equal(name, own[name], found[name]) for found in answers.values())
+        if any(not _equal(name, own[name], found[name]) for found in there)
     }
     if differing:
         lines = [
@@ -90,7 +164,6 @@ def check_versions(client: Client) -> list[str]:
             f"the workers have other versions than this process: {'; '.join(lines)}. Give both "
             "the same environment (requirements.lock), or the same container image"
         )
-    return list(answers)
 
 
 def guard_versions(client: Client, known: Collection[str]) -> None:

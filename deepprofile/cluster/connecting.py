@@ -1,12 +1,13 @@
 """From a cluster file, an address or ``local`` to a client whose workers can do the work."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 from distributed import Client
+from distributed.comm.core import CommClosedError
 from pydantic import ValidationError
 
 from deepprofile.cluster.base import ClusterError, ClusterSpec
@@ -15,9 +16,14 @@ from deepprofile.cluster.kubernetes import KubernetesSpec
 from deepprofile.cluster.local import CudaSpec, LocalSpec
 from deepprofile.cluster.remote import AddressSpec, SshSpec
 from deepprofile.cluster.slurm import SlurmSpec
-from deepprofile.operators.events import notice
+from deepprofile.events import notice
 from deepprofile.places import redacted
 
+LOST = (
+    "the scheduler of the cluster was lost ({error}): its process has ended, or the network to it. "
+    "What was published stays. Start it again, look into its log for why it ended, and run the "
+    "same command: it goes on from there."
+)
 LOCAL = "local"
 SPECS: dict[str, type[ClusterSpec]] = {
     "local": LocalSpec,
@@ -34,12 +40,13 @@ INTERRUPTED = (
 )
 
 
-def connect(spec: str | Path = LOCAL) -> Client:
+def connect(spec: str | Path | ClusterSpec = LOCAL) -> Client:
     """A Dask client on the cluster that ``spec`` describes.
 
     Args:
         spec: path of a cluster file (``cluster/*.yaml``), the address of a running scheduler
-            (``tcp://host:port``, ``tls://…``), or ``"local"`` for one worker process per core.
+            (``tcp://host:port``, ``tls://…``), ``"local"`` for one worker process per core, or
+            what `spec_of` makes of one of them.
 
     Returns:
         A client of a cluster that has a worker at least; closing it also stops a cluster that
@@ -51,26 +58,42 @@ def connect(spec: str | Path = LOCAL) -> Client:
             at the address, no worker joins in time, or the workers have other versions of what
             they need.
     """
-    described = spec_of(str(spec))
+    described = spec if isinstance(spec, ClusterSpec) else spec_of(str(spec))
     return described.connect(None if isinstance(described, LocalSpec) else check_workers)
 
 
 @contextmanager
-def connected(spec: str | Path = LOCAL) -> Iterator[Client]:
+def connected(spec: str | Path | ClusterSpec = LOCAL) -> Iterator[Client]:
     """A client, see `connect`, that is closed at the end of the ``with`` block.
 
     Worker processes that are slow to stop are killed; on a busy machine even that may take longer
     than Dask waits for it, which is no fault of what was done.
     """
-    client = connect(spec)
+    with ExitStack() as stack:
+        try:
+            client = connect(spec)
+            stack.callback(_close, client)
+            with _named_if_lost(client):
+                yield client
+        except KeyboardInterrupt:
+            notice("interrupted", INTERRUPTED)
+            raise
+
+
+def _close(client: Client) -> None:
+    with suppress(TimeoutError):
+        client.close()
+
+
+@contextmanager
+def _named_if_lost(client: Client) -> Iterator[None]:
+    """Name the cause of errors that are due to a scheduler that does not answer any more."""
     try:
-        yield client
-    except KeyboardInterrupt:
-        notice("interrupted", INTERRUPTED)
+        yield
+    except Exception as error:
+        if isinstance(error, CommClosedError) or client.status != "running":
+            raise ClusterError(LOST.format(error=type(error).__name__)) from error
         raise
-    finally:
-        with suppress(TimeoutError):
-            client.close()
 
 
 def spec_of(text: str) -> ClusterSpec:
@@ -109,6 +132,13 @@ def read_spec(path: Path) -> ClusterSpec:
         raise ClusterError(
             f"cluster {path}: kind: found {kind!r}; expected one of {', '.join(SPECS)}"
         )
+    if isinstance(document.get("tls"), dict):
+        document["tls"] = {
+            key: str(path.absolute().parent / Path(value).expanduser())
+            if isinstance(value, str)
+            else value
+            for key, value in document["tls"].items()
+        }
     try:
         return SPECS[kind].model_validate(document)
     except ValidationError as error:

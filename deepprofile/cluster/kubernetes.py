@@ -1,8 +1,10 @@
 """Clusters of pods."""
 
+from math import ceil
+from secrets import token_hex
 from typing import Annotated, Any, Literal, Self
 
-from dask.utils import parse_bytes
+from dask.utils import parse_bytes, parse_timedelta
 from distributed import Client
 from pydantic import Field, model_validator
 
@@ -14,6 +16,7 @@ from deepprofile.cluster.base import (
     Count,
     OwningClient,
     Size,
+    Time,
     extra_module,
     started,
 )
@@ -26,6 +29,11 @@ SCHEDULER_AMOUNTS = {"cpu": "1", "memory": "2Gi"}
 """Cores and memory of the scheduler's pod, which needs no GPU."""
 METRICS_PORTS = {"scheduler": "8787", "worker": "8788"}
 """Ports on which the pods serve their metrics."""
+SUFFIX_BYTES = 3
+"""Of the random end of a cluster's name: no two drivers may have the same cluster, as the first
+that ends takes it away."""
+LONGEST_NAME = 53 - 1 - 2 * SUFFIX_BYTES
+"""Characters of a name: Kubernetes has 63, of which the operator takes ``-scheduler``."""
 
 
 class KubernetesSpec(ClusterSpec):
@@ -33,7 +41,7 @@ class KubernetesSpec(ClusterSpec):
 
     Attributes:
         image: container image of scheduler and workers, see ``deploy/``.
-        name: of the Dask cluster.
+        name: of the Dask cluster; each has a few random characters more.
         namespace: where it is made; null for the current one.
         workers: number of workers, or null with ``adaptive``.
         adaptive: workers that come and go with the work.
@@ -41,14 +49,18 @@ class KubernetesSpec(ClusterSpec):
         memory: memory of a worker.
         gpus: GPUs of a worker, 0 or 1.
         environment: of workers and scheduler, such as the region of an object store.
-        secret: a Kubernetes secret whose keys are further variables of their environment, such as
-            the credentials of an object store.
+        secret: a Kubernetes secret whose keys are further variables of the workers' environment,
+            such as the credentials of an object store.
         service_account: of workers and scheduler, where it stands for credentials.
+        idle_timeout: how long a cluster may have nothing to do until the operator removes it, as
+            when its driver was killed.
     """
 
     kind: Literal["kubernetes"]
     image: str
-    name: str = "deepprofile"
+    name: Annotated[
+        str, Field(pattern="^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=LONGEST_NAME)
+    ] = "deepprofile"
     namespace: str | None = None
     workers: Count | None = None
     adaptive: Adaptive | None = None
@@ -58,6 +70,7 @@ class KubernetesSpec(ClusterSpec):
     environment: dict[str, str] = Field(default_factory=dict)
     secret: str | None = None
     service_account: str | None = None
+    idle_timeout: Time = "1 hour"
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -68,19 +81,23 @@ class KubernetesSpec(ClusterSpec):
     def start(self) -> Client:
         """Make the scheduler and the workers."""
         module = extra_module("dask_kubernetes.operator", "kubernetes", "use another cluster")
-        # A cluster of this name that is there already was left by a driver that was killed.
-        options = {"namespace": self.namespace, "shutdown_on_close": True, "quiet": True}
+        resource = self.resource()
+        options = {
+            "namespace": self.namespace,
+            "create_mode": module.kubecluster.kubecluster.CreateMode.CREATE_ONLY,
+            "shutdown_on_close": True,
+            "quiet": True,
+        }
         cluster = started(
-            "kubernetes",
-            lambda: module.KubeCluster(custom_cluster_spec=self.resource(), **options),
+            "kubernetes", lambda: module.KubeCluster(custom_cluster_spec=resource, **options)
         )
         client = OwningClient(cluster)  # type: ignore[no-untyped-call]
         most = self.adaptive.maximum if self.adaptive is not None else self.workers or 0
         client.most_threads = most * self.threads_per_worker
         client.advice = (
-            f"Look at `kubectl get pods --selector dask.org/cluster-name={self.name}` and `kubectl "
-            "describe pod`: the image, and whether nodes have room for the cores and memory. Then "
-            "adapt the cluster file, or give it a longer workers_timeout."
+            f"Look at `kubectl get pods --selector dask.org/cluster-name={cluster.name}` and "
+            "`kubectl describe pod`: the image, and whether nodes have room for the cores and "
+            "memory. Then adapt the cluster file, or give it a longer workers_timeout."
         )
         return client
 
@@ -90,7 +107,7 @@ class KubernetesSpec(ClusterSpec):
             cluster.adapt(minimum=self.adaptive.minimum, maximum=self.adaptive.maximum)
 
     def resource(self) -> dict[str, Any]:
-        """The resource ``DaskCluster`` of which the operator makes the pods.
+        """The resource ``DaskCluster`` of which the operator makes the pods; each has its own name.
 
         Raises:
             ClusterError: if dask-kubernetes is missing.
@@ -104,14 +121,18 @@ class KubernetesSpec(ClusterSpec):
             }
             if self.service_account:
                 part["spec"]["serviceAccountName"] = self.service_account
-            if self.secret:
-                part["spec"]["containers"][0]["envFrom"] = [{"secretRef": {"name": self.secret}}]
+        if self.secret:
+            (container,) = made["spec"]["worker"]["spec"]["containers"]
+            container["envFrom"] = [{"secretRef": {"name": self.secret}}]
         (container,) = made["spec"]["scheduler"]["spec"]["containers"]
         container["args"] = list(SCHEDULER)
         container["resources"] = {"requests": SCHEDULER_AMOUNTS, "limits": SCHEDULER_AMOUNTS}
         settings = self.environment | {
             "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": str(ALLOWED_FAILURES),
             "DASK_DISTRIBUTED__SCHEDULER__NO_WORKERS_TIMEOUT": self.workers_timeout,
+            # Where the scheduler has no limit, the operator sets one of five minutes in it, at
+            # which it ends. This one is longer than the operator's own, which takes all away.
+            "DASK_DISTRIBUTED__SCHEDULER__IDLE_TIMEOUT": f"{2 * self._idle_seconds}s",
         }
         container["env"] = [{"name": key, "value": value} for key, value in settings.items()]
         return made
@@ -127,13 +148,19 @@ class KubernetesSpec(ClusterSpec):
             *(("--resources", f"{GPU}={self.threads_per_worker}") if self.gpus else ()),
         ]
         return {
-            "name": self.name,
+            "name": f"{self.name}-{token_hex(SUFFIX_BYTES)}",
             "image": self.image,
             "n_workers": self.workers or max(1, self.adaptive.minimum if self.adaptive else 0),
             "resources": {"requests": amounts, "limits": amounts},
             "env": {CORES: str(self.cores), **self.environment},
             "worker_command": command,
+            "idle_timeout": self._idle_seconds,
         }
+
+    @property
+    def _idle_seconds(self) -> int:
+        """In the form of the operator: whole seconds."""
+        return ceil(parse_timedelta(self.idle_timeout))
 
     @property
     def _memory(self) -> str:

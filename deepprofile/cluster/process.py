@@ -58,16 +58,22 @@ def worker_environment(job_threads: int, n_cores: int) -> dict[str, str]:
     return {name: str(value) for name, value in ENVIRONMENT.items()} | dict.fromkeys(THREADS, share)
 
 
+_LEFT: dict[str, str] = {}
+"""What Dask leaves in this process's own environment of the values of the last cluster."""
+
+
 def set_environment(values: dict[str, str]) -> None:
     """Have worker processes of this machine start with some values; what the user has set stays.
 
-    Dask leaves the values of an earlier cluster in this process's own environment, where they
-    would count as the user's.
+    Values that an earlier call has set, and that Dask has left in this process's own environment,
+    don't count as the user's.
     """
-    prefix = "distributed.nanny.pre-spawn-environ"
-    for name, value in dask.config.get(prefix).items():
-        if name in values and os.environ.get(name) == str(value):
+    for name, value in _LEFT.items():
+        if os.environ.get(name) == value:
             del os.environ[name]
+    _LEFT.clear()
+    _LEFT.update({name: value for name, value in values.items() if name not in os.environ})
+    prefix = "distributed.nanny.pre-spawn-environ"
     dask.config.set({f"{prefix}.{name}": value for name, value in values.items()})
 
 

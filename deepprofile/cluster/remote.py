@@ -1,5 +1,6 @@
 """Clusters on other machines: by SSH, or a scheduler that runs already."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -8,6 +9,7 @@ from distributed.security import Security
 from pydantic import Field, model_validator
 
 from deepprofile.cluster.base import (
+    ALLOWED_FAILURES,
     ClusterError,
     ClusterSpec,
     Count,
@@ -20,10 +22,16 @@ from deepprofile.cluster.base import (
 )
 from deepprofile.cluster.checks import unguard
 from deepprofile.cluster.process import set_environment, worker_environment
+from deepprofile.events import notice
 from deepprofile.places import redacted
 
 CONNECT_SECONDS = 10
 """How long a scheduler may take to answer."""
+SETTINGS = {
+    "DASK_DISTRIBUTED__SCHEDULER__NO_WORKERS_TIMEOUT": "10m",
+    "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": str(ALLOWED_FAILURES),
+}
+"""Environment with which a scheduler that is started by hand treats jobs as the others do."""
 
 
 class SshSpec(ClusterSpec):
@@ -125,8 +133,31 @@ def _joined(address: str, security: Security | None) -> PatientClient:
     )
 
 
+def _look_at_settings(client: Client) -> None:
+    """Say so where jobs would wait for ever once all workers are lost."""
+    found: tuple[float | None, int] | None = None
+    with suppress(Exception):  # a scheduler may refuse to say
+        # This travels whole: a scheduler may be without deepprofile.
+        found = client.run_on_scheduler(
+            lambda dask_scheduler: (
+                dask_scheduler.no_workers_timeout,
+                dask_scheduler.allowed_failures,
+            )
+        )
+    if found is not None and found[0] is None:
+        settings = " ".join(f"{name}={value}" for name, value in SETTINGS.items())
+        notice(
+            "scheduler settings",
+            "this scheduler has jobs wait for ever once all workers are lost, and lets a job lose "
+            f"{found[1]} workers before it fails. Start it with {settings}",
+        )
+
+
 class AddressSpec(ClusterSpec):
     """A scheduler that runs already.
+
+    It has its own time for jobs without a worker, and its own number of workers that a job may
+    lose; where that time is endless, joining it says so.
 
     Attributes:
         address: ``tcp://host:port`` or ``tls://host:port``.
@@ -158,6 +189,7 @@ class AddressSpec(ClusterSpec):
             f"Start some with `dask worker {redacted(self.address)}`, or look why those that run "
             "can't reach the scheduler. A cluster file may give a longer workers_timeout."
         )
+        _look_at_settings(client)
         return client
 
     def _hint(self, error: Exception) -> str:

@@ -5,10 +5,11 @@ from typing import Annotated, Any, Literal, Self
 
 from dask.utils import parse_timedelta
 from distributed import Client
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, model_validator
 
 from deepprofile.cluster.base import (
     GPU,
+    LOOPBACK,
     Adaptive,
     ClusterSpec,
     Count,
@@ -36,6 +37,15 @@ class AdaptiveJobs(Adaptive):
     keep_idle: Time = "5 minutes"
 
 
+def _for_one_worker(gpus: int) -> int:
+    if gpus not in (0, 1):
+        raise ValueError(
+            "expected 0 or 1: the workers of a batch job would all take the first of its GPUs. "
+            "Have one batch job for each GPU: gpus: 1, with jobs, cores and memory to match"
+        )
+    return gpus
+
+
 class SlurmSpec(ClusterSpec):
     """Batch jobs of Slurm, each with some worker processes (dask-jobqueue).
 
@@ -48,7 +58,7 @@ class SlurmSpec(ClusterSpec):
         queue: partition.
         account: account.
         walltime: longest time of a batch job, such as ``"08:00:00"``.
-        gpus: GPUs of a batch job; each has one worker process then.
+        gpus: GPUs of a batch job, 0 or 1; with one it has one worker process.
         directives: more options of sbatch, such as ``"--constraint=epyc"``.
         prologue: lines of shell that a batch job runs first, such as ``module load cuda``.
         interface: network interface that workers and scheduler use, such as ``ib0``.
@@ -66,7 +76,7 @@ class SlurmSpec(ClusterSpec):
     queue: str | None = None
     account: str | None = None
     walltime: str = "08:00:00"
-    gpus: Annotated[int, Field(ge=0)] = 0
+    gpus: Annotated[int, AfterValidator(_for_one_worker)] = 0
     directives: tuple[str, ...] = ()
     prologue: tuple[str, ...] = ()
     interface: str | None = None
@@ -78,10 +88,9 @@ class SlurmSpec(ClusterSpec):
     def _consistent(self) -> Self:
         if (self.jobs is None) == (self.adaptive is None):
             raise ValueError("give either jobs or adaptive")
-        if self.cores < self.threads_per_worker * max(self.gpus, 1):
+        if self.cores < self.threads_per_worker:
             raise ValueError(
                 f"cores {self.cores} are fewer than threads_per_worker {self.threads_per_worker}"
-                + (f" for each of {self.gpus} GPUs" if self.gpus else "")
             )
         return self
 
@@ -146,5 +155,5 @@ class SlurmSpec(ClusterSpec):
             local_directory=self.local_directory,
             log_directory=self.log_directory,
             python=self.python,
-            scheduler_options={"dashboard_address": ":0"},
+            scheduler_options={"dashboard_address": LOOPBACK},
         )

@@ -1,7 +1,6 @@
 """Waiting for workers, where a cluster has none yet, or none at the moment."""
 
-import logging
-import sys
+import math
 import time
 from contextlib import suppress
 from uuid import uuid4
@@ -10,14 +9,17 @@ from dask.utils import format_time
 from distributed import Client, Future, wait
 from distributed.scheduler import NoWorkerError
 
-from deepprofile.cluster.base import ClusterError, PatientClient
+from deepprofile.cluster.base import ClusterError, Outlook, PatientClient
+from deepprofile.events import notice
 
-LOG = logging.getLogger("deepprofile.cluster")
-LOOK_SECONDS = 2.0
-"""Seconds between two looks at what has become of the workers that are to come."""
-HOPELESS_SECONDS = 30.0
+POLL_SECONDS = 2.0
+"""Seconds between two looks whether a worker has come."""
+LOOK_SECONDS = 30.0
+"""Seconds between two looks at what has become of the workers that are to come: others use the
+queue, too."""
+HOPELESS_SECONDS = 90.0
 """Seconds without any prospect of a worker after which nobody waits longer: what was lost a moment
-ago is about to be asked for again."""
+ago is about to be asked for again, and the queue may take a minute for that."""
 
 
 def await_worker(client: Client) -> None:
@@ -45,14 +47,14 @@ def _threads(client: Client) -> int:
 
 def _wait(client: PatientClient, work: Future[int]) -> None:
     start = hoped = time.monotonic()
-    said = ""
+    looked, outlook = -math.inf, Outlook("")
     while not _has_run(client, work):
-        outlook, now = client.outlook(), time.monotonic()
-        if outlook.text != said:
-            # Whoever sits before it wants to know; the mail of a nightly run does not.
-            level = logging.WARNING if sys.stderr.isatty() else logging.INFO
-            LOG.log(level, "waiting for the first worker: %s", outlook.text)
-            said = outlook.text
+        if time.monotonic() - looked > LOOK_SECONDS:
+            said, outlook = outlook.text, client.outlook()
+            looked = time.monotonic()
+            if outlook.text != said:
+                notice("waiting", f"waiting for the first worker: {outlook.text}")
+        now = time.monotonic()
         hoped = hoped if outlook.hopeless else now
         if now - hoped > HOPELESS_SECONDS or now - start > client.workers_timeout:
             raise _nobody(client, now - start)
@@ -61,7 +63,7 @@ def _wait(client: PatientClient, work: Future[int]) -> None:
 def _has_run(client: PatientClient, work: Future[int]) -> bool:
     # Its result, nothing, is not fetched: the worker may be at something else by now.
     with suppress(TimeoutError):
-        wait(work, timeout=min(LOOK_SECONDS, client.workers_timeout))
+        wait(work, timeout=min(POLL_SECONDS, client.workers_timeout))
     error = work.exception() if work.status == "error" else None
     if isinstance(error, NoWorkerError):
         raise _nobody(client, client.workers_timeout)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from dask.utils import format_bytes
 from distributed import Client, Scheduler
 
-from deepprofile.cluster.connecting import spec_of
+from deepprofile.cluster.base import ClusterSpec
 from deepprofile.cluster.slurm import SlurmSpec
-from deepprofile.operators.events import workers_text
+from deepprofile.events import workers_text
 from deepprofile.operators.metrics import INSTALL
 from deepprofile.store.jobs import workers_of
 
@@ -66,16 +66,12 @@ def _serves_pages(dask_scheduler: Scheduler) -> bool:
     return bool(dask_scheduler.http_application.applications)
 
 
-def elastic_range(cluster: str) -> str:
+def elastic_range(spec: ClusterSpec) -> str:
     """Workers that a cluster has as needed, such as ``0 to 20 batch jobs``; empty if it does not.
 
     Args:
-        cluster: a file of ``cluster/``, a scheduler's address, or ``local``.
-
-    Raises:
-        ClusterError: if it is not valid.
+        spec: what a file of ``cluster/``, a scheduler's address or ``local`` says.
     """
-    spec = spec_of(cluster)
     adaptive = getattr(spec, "adaptive", None)
     if adaptive is None:
         return ""

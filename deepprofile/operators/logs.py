@@ -5,6 +5,7 @@ a worker process that has not begun to log in this form yet) comes through a pip
 JSON object there becomes the message of one.
 """
 
+import faulthandler
 import json
 import logging
 import os
@@ -19,8 +20,8 @@ from typing import Any
 
 from distributed import Worker, WorkerPlugin
 
-from deepprofile.operators import events
-from deepprofile.operators.events import LOGGER, present_fields, records_for_lines
+from deepprofile import events
+from deepprofile.events import LOGGER, present_fields, records_for_lines
 from deepprofile.urls import redacted
 
 VARIABLE = "DEEPPROFILE_LOG_FORMAT"
@@ -139,6 +140,10 @@ def json_lines() -> Iterator[None]:
     handler = LineHandler(target)
     with ExitStack() as stack:
         stack.callback(os.close, target)
+        if not faulthandler.is_enabled():
+            # Nobody reads the pipe of a process that has crashed.
+            faulthandler.enable(target)
+            stack.callback(faulthandler.disable)
         stack.enter_context(_piped(handler))
         stack.callback(_log_to(handler))
         stack.callback(_hook())

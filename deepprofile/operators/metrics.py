@@ -12,7 +12,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-from deepprofile.operators.events import LOGGER
+from deepprofile.events import LOGGER
 
 RUN, STAGE, RECIPE = ("recipe", "command"), ("recipe", "stage"), ("recipe",)
 METRICS: dict[str, tuple[str, tuple[str, ...]]] = {

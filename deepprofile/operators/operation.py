@@ -14,10 +14,10 @@ import typer
 from distributed import Client
 from rich.console import Console
 
-from deepprofile import __version__
+from deepprofile import __version__, events
 from deepprofile.cluster import connected
-from deepprofile.exit_codes import DONE, FAULT, code_of
-from deepprofile.operators import events
+from deepprofile.cluster.connecting import spec_of
+from deepprofile.exit_codes import Code, code_of
 from deepprofile.operators.cluster_line import elastic_range, state_of
 from deepprofile.operators.logs import JsonLogs
 from deepprofile.operators.metrics import Summary, SummaryHandler, attached, check_file
@@ -45,8 +45,9 @@ class Operation:
     @contextmanager
     def connected(self, cluster: str) -> Iterator[Client]:
         """A client of the cluster, which is described; scheduler and run know of each other."""
-        with connected(cluster) as client:
-            state = state_of(client, elastic_range(cluster))
+        spec = spec_of(cluster)
+        with connected(spec) as client:
+            state = state_of(client, elastic_range(spec))
             events.say(
                 self.console,
                 f"Dask: {state.line}",
@@ -86,12 +87,12 @@ class Operation:
         if error is not None and not isinstance(error, KeyboardInterrupt):
             events.emit("error", str(error), logging.ERROR, **described(error, code))
         del last["event"], last["time"]
-        level = logging.INFO if code == DONE else logging.ERROR
+        level = logging.INFO if code == Code.DONE else logging.ERROR
         events.emit("run finished", f"{self._command} ended with exit code {code}", level, **last)
         return code
 
     def _last_event(self, error: BaseException | None) -> dict[str, Any]:
-        code = code_of(error) if error else events.ending().get("exit_code", DONE)
+        code = int(code_of(error) if error else events.ending().get("exit_code", Code.DONE))
         seconds = round(time.time() - self._started, 3)
         facts = {**events.ending(), "file": self._file, "exit_code": code, "seconds": seconds}
         return self._event("run finished", **facts)
@@ -117,7 +118,7 @@ def operation(
             said then.
         OSError: if metrics can't be written there; before anything else is done.
     """
-    summary, code = Summary(), DONE
+    summary = Summary()
     with ExitStack() as stack:
         stack.enter_context(events.one_run(command=command))
         if metrics_file is not None:
@@ -132,7 +133,7 @@ def operation(
         events.emit("run started", f"{command} {file}", file=str(file), **details)
         try:
             yield running
-            code = running.finish(None)
+            running.finish(None)
         except BaseException as error:
             code = running.finish(error)
             if not events.are_records():
@@ -140,12 +141,24 @@ def operation(
             raise typer.Exit(code) from error
         finally:
             if metrics_file is not None:
-                summary.write(metrics_file)
+                _write(summary, metrics_file)
+
+
+def _write(summary: Summary, file: Path) -> None:
+    """Write the metrics; a run that went well is none the worse where that can't be."""
+    try:
+        summary.write(file)
+    except Exception as error:
+        events.notice(
+            "metrics not written",
+            f"warning: --metrics-file {file}: can't be written ({error}). "
+            "The run itself ended as its exit code says",
+        )
 
 
 def described(error: BaseException, code: int) -> dict[str, Any]:
     """Fields of the event of an error: of one that nobody expects also where it rose."""
     fields: dict[str, Any] = {"error": type(error).__name__, "exit_code": code}
-    if code == FAULT:
+    if code == Code.FAILED and not isinstance(error, SystemExit):
         fields["traceback"] = "".join(traceback.format_exception(error))
     return fields

@@ -4,12 +4,13 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from queue import SimpleQueue
 from typing import Any
 from weakref import WeakSet
 
 from distributed import Client, Scheduler, SchedulerPlugin
 
-from deepprofile.operators import events
+from deepprofile import events
 from deepprofile.operators.metrics import (
     EVENTS,
     Summary,
@@ -23,6 +24,12 @@ TOPIC = "deepprofile-run"
 """Dask's topic of the events that change metrics."""
 WORKERS = "deepprofile-workers"
 """Dask's topic of the number of workers, at each change."""
+ANSWER_SECONDS = 30.0
+"""The scheduler has this long to take an event."""
+FLUSH_SECONDS = 5.0
+"""A run that ends waits this long at most for what has not been sent yet."""
+MOST_WAITING = 10_000
+"""Events that may wait to be sent."""
 
 
 class Observer(SchedulerPlugin):
@@ -37,7 +44,6 @@ class Observer(SchedulerPlugin):
 
     async def start(self, scheduler: Scheduler) -> None:
         """Called by Dask in the scheduler."""
-        self._scheduler = scheduler
         self.summary = Summary()
         _serve(self)
 
@@ -93,30 +99,74 @@ def _serve(observer: Observer) -> None:
 
 
 class Forwarder(logging.Handler):
-    """Sends the events that change metrics to the scheduler, by Dask's own means.
+    """Sends the events that change metrics to the scheduler, by Dask's own means and in order.
 
-    Metrics are no part of the work: where the scheduler does not answer, it gives up. Without a
-    client it sends nothing.
+    Metrics are no part of the work. A thread of its own sends, so no event waits for the scheduler,
+    wherever it happens: Dask's own thread has events too. Where the scheduler does not answer in
+    ANSWER_SECONDS, the forwarder gives up. Without a client it sends nothing.
     """
 
     def __init__(self, client: Client | None) -> None:
         super().__init__(logging.DEBUG)
         self._client = client
+        self._waiting: SimpleQueue[dict[str, Any] | threading.Event | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._send_all, name="deepprofile-run", daemon=True)
+        self._thread.start()
+
+    @property
+    def sends(self) -> bool:
+        """Whether it has not given up."""
+        return self._client is not None
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """See `logging.Filterer.filter`; asked before the lock of the handler is taken."""
+        return getattr(record, "event", "") in EVENTS
 
     def emit(self, record: logging.LogRecord) -> None:
         """See `logging.Handler.emit`."""
-        event = as_event(record)
-        if event["event"] in EVENTS:
-            self.send(event)
+        self.send(as_event(record))
 
     def send(self, event: dict[str, Any]) -> None:
-        """Send one event, as it is of use there: texts and numbers."""
-        if self._client is None or self._client.asynchronous:
+        """Have one event sent, as it is of use there: texts and numbers."""
+        if self._waiting.qsize() >= MOST_WAITING:
+            self._client = None
+        if self._client is not None:
+            kept = {k: value for k, value in event.items() if isinstance(value, str | int | float)}
+            kept.pop("traceback", None)
+            self._waiting.put(kept)
+
+    def flush(self) -> None:
+        """Wait until all is sent, for FLUSH_SECONDS at most."""
+        if self._client is not None:
+            reached = threading.Event()
+            self._waiting.put(reached)
+            reached.wait(FLUSH_SECONDS)
+
+    def finish(self) -> None:
+        """Send what is left, as `flush`, and nothing after that."""
+        self.flush()
+        self._client = None
+        self._waiting.put(None)
+
+    def _send_all(self) -> None:
+        while (item := self._waiting.get()) is not None:
+            if isinstance(item, threading.Event):
+                item.set()
+            else:
+                self._send_one(item)
+
+    def _send_one(self, event: dict[str, Any]) -> None:
+        client = self._client
+        if client is None or client.scheduler is None:
             return
-        kept = {key: value for key, value in event.items() if isinstance(value, str | int | float)}
-        kept.pop("traceback", None)
         try:
-            self._client.log_event(TOPIC, kept)
+            client.sync(
+                client.scheduler.log_event,
+                topic=TOPIC,
+                msg=event,
+                asynchronous=False,
+                callback_timeout=ANSWER_SECONDS,
+            )
         except Exception:  # whatever it is, the run does not end for it
             self._client = None
 
@@ -132,6 +182,7 @@ def observed(client: Client) -> Iterator[Forwarder]:
     finally:
         with suppress(Exception):
             client.unsubscribe_topic(WORKERS)
+        forwarder.finish()
 
 
 def _has_observer(client: Client) -> bool:

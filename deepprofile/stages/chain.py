@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
 
-from deepprofile.operators import events
+from deepprofile import events
 from deepprofile.recipe import Recipe
 from deepprofile.stages.context import Context, Plan, StageError
 from deepprofile.stages.publication import stages_with_failures

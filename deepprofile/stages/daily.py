@@ -10,8 +10,8 @@ from distributed import Client
 from filelock import FileLock, Timeout
 from rich.console import Console
 
+from deepprofile import events
 from deepprofile.exit_codes import Code
-from deepprofile.operators import events
 from deepprofile.places import UnreachableError
 from deepprofile.products import PRODUCTS, Granule
 from deepprofile.recipe import Period, Recipe, last_full_day

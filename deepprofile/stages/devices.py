@@ -134,7 +134,7 @@ def able_workers(context: Context) -> tuple[str, dict[str, Answer]]:
     """
     asked = context.recipe.training.device
     workers_of(context.client)  # has some come, where they come with the work
-    answers: dict[str, Answer] = context.client.run(_answer, asked, "float32")
+    answers = _answers(context, asked, "float32")
     if not answers:
         raise StageError(NO_WORKERS)
     kinds = {address: answer.kind for address, answer in answers.items() if answer.kind}
@@ -195,11 +195,17 @@ def on_gpus(context: Context) -> Iterator[None]:
     These are the workers that declare the Dask resource GPU; where none does, all are taken to be
     alike. Workers that join later count too.
     """
-    if context.recipe.predict.device == "cuda" and _declared(context):
-        with annotate(resources={GPU: 1}):
+    resources = gpu_resources(context, context.recipe.predict.device)
+    if resources:
+        with annotate(resources=resources):
             yield
     else:
         yield
+
+
+def gpu_resources(context: Context, device: str) -> dict[str, int]:
+    """Dask resources that a job for a device needs; none where no worker declares a GPU."""
+    return {GPU: 1} if device == "cuda" and _declared(context) else {}
 
 
 def _declared(context: Context) -> set[str]:
@@ -213,9 +219,22 @@ def _ask(context: Context) -> dict[str, Answer]:
     asked = context.recipe.predict
     known = _declared(context)
     declared = known if asked.device == "cuda" else set()
-    answers: dict[str, Answer] = context.client.run(
-        _answer, asked.device, asked.precision, workers=sorted(declared) or None
+    return _answers(context, asked.device, asked.precision, sorted(declared) or None)
+
+
+def _answers(
+    context: Context, device: str, precision: str, workers: list[str] | None = None
+) -> dict[str, Answer]:
+    """What workers say, without those that leave meanwhile."""
+    said: dict[str, Answer | Exception] = context.client.run(
+        _answer, device, precision, workers=workers, on_error="return"
     )
+    answers = {}
+    for address, found in said.items():
+        if isinstance(found, Answer):
+            answers[address] = found
+        elif not isinstance(found, OSError):
+            raise found
     return answers
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from deepprofile.operators.events import say
+from deepprofile.events import say
 from deepprofile.products import PRODUCTS
 from deepprofile.stages.context import Context
 from deepprofile.stages.ingest_changes import Changes, spans, summarise_news

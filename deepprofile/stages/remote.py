@@ -1,6 +1,6 @@
 """One long task on one worker, with its progress shown where the stage runs."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ def run_on_worker(
     function: Callable[..., Any],
     *args: Any,
     workers: Sequence[str] | None = None,
+    resources: Mapping[str, float] | None = None,
 ) -> Any:
     """Run ``function(report, *args)`` on a worker and return its result.
 
@@ -28,17 +29,16 @@ def run_on_worker(
         function: importable on the workers.
         args: small.
         workers: addresses of those that are to be preferred, as long as one of them lives.
+        resources: Dask resources that a worker must declare, also one that joins later; with
+            these no worker is preferred.
     """
+    where: dict[str, Any] = {}
+    if resources:  # Dask takes a preference to loosen these as well
+        where = {"resources": dict(resources)}
+    elif workers:
+        where = {"workers": workers, "allow_other_workers": True}
     with shown(context, what) as topic:
-        return context.client.submit(
-            _call,
-            topic,
-            function,
-            args,
-            pure=False,
-            workers=workers,
-            allow_other_workers=bool(workers),
-        ).result()
+        return context.client.submit(_call, topic, function, args, pure=False, **where).result()
 
 
 @contextmanager

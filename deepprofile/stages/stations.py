@@ -28,7 +28,7 @@ from deepprofile.evaluation.stations import (
     read_sensors,
     read_table,
 )
-from deepprofile.operators.events import say
+from deepprofile.events import say
 from deepprofile.products.files import tags_text
 from deepprofile.progress import meter
 from deepprofile.recipe import GroundTruth, Stations

@@ -21,7 +21,7 @@ from distributed.protocol.pickle import dumps
 from icechunk import IcechunkError
 
 from deepprofile.cluster.waiting import await_worker
-from deepprofile.operators.events import JobCount
+from deepprofile.events import JobCount
 from deepprofile.store.messages import cause
 
 MAX_JOB_BYTES = 1_000_000

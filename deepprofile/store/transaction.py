@@ -17,7 +17,7 @@ import icechunk
 import xarray as xr
 from distributed import Client
 
-from deepprofile.operators.events import emit
+from deepprofile.events import emit
 from deepprofile.store.commit import commit, move_main
 from deepprofile.store.cube import open_session
 from deepprofile.store.failed_runs import describe_failures, note_failed_run, record_of
