@@ -10,6 +10,7 @@ import pytest
 from distributed import Nanny
 
 from deepprofile.cluster import ENVIRONMENT, ClusterError, connect, process
+from deepprofile.cluster.process import THREADS
 
 REPOSITORY = Path(__file__).parent.parent
 
@@ -34,14 +35,17 @@ def test_local_file_starts_spawned_workers_and_an_address_joins_them(tmp_path, m
 def test_what_the_user_has_set_stays_and_what_an_earlier_cluster_left_does_not(monkeypatch):
     monkeypatch.setattr(process, "_LEFT", {})
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as Dask has it by default
-    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    for name in (*THREADS[1:], "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
     prefix = "distributed.nanny.pre-spawn-environ"
     with dask.config.set({prefix: {"OMP_NUM_THREADS": 1, "MKL_NUM_THREADS": 1}}):
         for share in ("4", "8"):
-            process.set_environment({"OMP_NUM_THREADS": share, "MKL_NUM_THREADS": share})
+            values = dict.fromkeys((*THREADS, "GOMP_SPINCOUNT"), share)
+            process.set_environment(values)
             nanny = Nanny("tcp://127.0.0.1:1")
-            assert nanny.pre_spawn_env["OMP_NUM_THREADS"] == "1"
-            assert nanny.pre_spawn_env["MKL_NUM_THREADS"] == share
+            # torch takes MKL's number before OpenMP's: the user's is for both
+            expected = {**dict.fromkeys(THREADS, "1"), "GOMP_SPINCOUNT": share}
+            assert {name: nanny.pre_spawn_env[name] for name in values} == expected
             os.environ.update(nanny.pre_spawn_env)  # as a nanny does before it starts its worker
     monkeypatch.delenv("PYTHONHASHSEED", raising=False)
 

@@ -7,7 +7,12 @@ What the user, or the scheduler of a computing centre, has set stays.
 import os
 from typing import Any
 
-from deepprofile.cluster.process import cores, keep_from_deadlock, worker_environment
+from deepprofile.cluster.process import (
+    cores,
+    keep_from_deadlock,
+    with_own_threads,
+    worker_environment,
+)
 
 PROCESSES = "DEEPPROFILE_PROCESSES"
 """Environment variable: worker processes that share the machine or the batch job; 1 by default."""
@@ -21,7 +26,7 @@ def dask_setup(nanny: Any) -> None:
     keep_from_deadlock()
     processes = int(os.environ.get(PROCESSES, "1"))
     n_cores = int(os.environ.get(CORES) or cores())
-    values = worker_environment(processes * (nanny.nthreads or 1), n_cores)
+    values = with_own_threads(worker_environment(processes * (nanny.nthreads or 1), n_cores))
     for name, value in values.items():
         if name not in os.environ:
             # The second is what the process sets again once it has started.

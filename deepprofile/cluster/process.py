@@ -58,6 +58,15 @@ def worker_environment(job_threads: int, n_cores: int) -> dict[str, str]:
     return {name: str(value) for name, value in ENVIRONMENT.items()} | dict.fromkeys(THREADS, share)
 
 
+def with_own_threads(values: dict[str, str]) -> dict[str, str]:
+    """The values of `worker_environment`, with a user's OMP_NUM_THREADS for all libraries.
+
+    torch takes the number of MKL before that of OpenMP.
+    """
+    own = os.environ.get(THREADS[0])
+    return values if own is None else values | dict.fromkeys(THREADS, own)
+
+
 _LEFT: dict[str, str] = {}
 """What Dask leaves in this process's own environment of the values of the last cluster."""
 
@@ -71,6 +80,7 @@ def set_environment(values: dict[str, str]) -> None:
     for name, value in _LEFT.items():
         if os.environ.get(name) == value:
             del os.environ[name]
+    values = with_own_threads(values)
     _LEFT.clear()
     _LEFT.update({name: value for name, value in values.items() if name not in os.environ})
     prefix = "distributed.nanny.pre-spawn-environ"
