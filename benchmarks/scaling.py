@@ -86,10 +86,10 @@ def _draw_model(found: Mapping[int, Mapping[str, float]], path: Path) -> None:
         axes.plot(counts, [found[n][side] for n in counts], "o-", label=LABELS[side], markersize=3)
     total = [max(found[n].values()) for n in counts]
     axes.plot(counts, total, color="black", linewidth=6, alpha=0.15, label="the slowest decides")
-    axes.set(xscale="log", yscale="log")
+    axes.set(xscale="log", yscale="log", ylim=(1, 2e4))
     axes.set_xticks(counts, list(map(str, counts)))
     axes.minorticks_off()
-    _save(figure, axes, path)
+    _save(figure, axes, path, "upper right")
 
 
 def _figure(x: str, y: str) -> tuple[Figure, Axes]:
@@ -99,8 +99,8 @@ def _figure(x: str, y: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _save(figure: Figure, axes: Axes, path: Path) -> None:
-    axes.legend(frameon=False)
+def _save(figure: Figure, axes: Axes, path: Path, place: str = "best") -> None:
+    axes.legend(frameon=False, loc=place)
     for each in figure.axes:
         each.grid(alpha=0.3)
     figure.savefig(path, dpi=130)
