@@ -13,20 +13,12 @@ from pathlib import Path
 
 import psutil
 import yaml
-
-INTERVAL = 1.0
-"""Seconds between two looks at the memory."""
+from memory import INTERVAL, pss
 
 
 def tree_memory(process: psutil.Process) -> int:
     """Proportional set size of a process and all its children in bytes: shared pages count once."""
-    total = 0
-    for member in [process, *process.children(recursive=True)]:
-        try:
-            total += member.memory_full_info().pss
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return total
+    return sum(pss(member) for member in [process, *process.children(recursive=True)])
 
 
 def run(recipe: Path, root: Path) -> tuple[float, int, int]:

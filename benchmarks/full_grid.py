@@ -31,6 +31,7 @@ import psutil
 import yaml
 from full_size import real_land, write_days
 from full_size_gridded import HOUR, write_era5_land, write_gldas, write_relief
+from memory import INTERVAL, pss
 
 import deepprofile as dp
 from deepprofile.model.flags import Flag
@@ -43,8 +44,6 @@ from deepprofile.store.repository import open_repository
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
 START, WINDOW = date(2015, 3, 31), 40
-INTERVAL = 1.0
-"""Seconds between two looks at the memory."""
 STATES = 3
 """Different granules of SMAP L4, which come by turns."""
 STAGES = ("ingest", "collocate", "sample", "train", "predict")
@@ -88,14 +87,6 @@ def write_recipe(folder: Path, name: str, places: Mapping[str, Path], **changes:
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(document))
     return path
-
-
-def pss(process: psutil.Process) -> int:
-    """Proportional set size in bytes: pages that processes share count once."""
-    try:
-        return int(process.memory_full_info().pss)
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
-        return 0
 
 
 class Watch:

@@ -4,6 +4,7 @@ import asyncio
 import datetime
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -62,22 +63,35 @@ def tls_options(files: dict[str, str]) -> list[str]:
     ]
 
 
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine on which nobody listens, all different."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [opened.getsockname()[1] for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    return ports
+
+
+def wait_for_line(process: subprocess.Popen, until: str) -> str:
+    """The first line on the standard error of a process that holds a text."""
+    seen: list[str] = []
+    for line in process.stderr:
+        seen.append(line)
+        if until in line:
+            break
+    assert seen and until in seen[-1], "".join(seen)
+    # Whoever does not read a pipe stops who writes to it.
+    threading.Thread(target=process.stderr.read, daemon=True).start()
+    return seen[-1]
+
+
 @contextmanager
 def dask_process(role: str, *arguments: str, until: str, env: dict[str, str] | None = None):
     """A scheduler or a worker; yields the line that says that it is ready."""
     command = [sys.executable, "-m", f"distributed.cli.dask_{role}", *arguments]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env)
-    assert process.stderr is not None
     try:
-        seen: list[str] = []
-        for line in process.stderr:
-            seen.append(line)
-            if until in line:
-                break
-        assert seen and until in seen[-1], "".join(seen)
-        # Whoever does not read a pipe stops who writes to it.
-        threading.Thread(target=process.stderr.read, daemon=True).start()
-        yield seen[-1]
+        yield wait_for_line(process, until)
     finally:
         process.terminate()
         try:

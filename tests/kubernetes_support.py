@@ -8,7 +8,6 @@ looked at.
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import psutil
 import yaml
+from cluster_support import free_ports
 from dask_kubernetes.operator.controller.controller import (
     build_scheduler_deployment_spec,
     build_worker_deployment_spec,
@@ -77,7 +77,7 @@ class Kubernetes:
         self.objects = {"daskclusters": {}, "pods": {}, "services": {}, "daskautoscalers": {}}
         self.objects["daskworkergroups"] = {}
         self.processes = {}
-        self.ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
+        self.ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
 
     def allows(self, verb, group, resource):
         self.asked.add((verb, resource))
@@ -154,14 +154,6 @@ class Kubernetes:
             "spec": pod["spec"],
             "status": {"phase": "Running", "conditions": conditions},
         }
-
-
-def _free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
 
 
 @contextmanager

@@ -6,8 +6,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from contextlib import ExitStack, contextmanager
+
+from cluster_support import wait_for_line
 
 READY = "Registered to"
 
@@ -102,14 +103,8 @@ def worker_on(machine, scheduler, env, *options):
         env=env,
         start_new_session=True,
     )
-    seen = []
     try:
-        for line in process.stderr:
-            seen.append(line)
-            if READY in line:
-                break
-        assert seen and READY in seen[-1], "".join(seen)
-        threading.Thread(target=process.stderr.read, daemon=True).start()
+        wait_for_line(process, READY)
         yield
     finally:
         os.killpg(process.pid, signal.SIGKILL)

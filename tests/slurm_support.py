@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from cluster_support import free_ports
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
 CORES = 4
@@ -114,7 +115,7 @@ def _configure(folder):
     key = folder / "munge" / "key"
     key.touch(mode=0o600)
     key.write_bytes(os.urandom(1024))
-    controller_port, node_port = _free_ports(2)
+    controller_port, node_port = free_ports(2)
     (folder / "slurm.conf").write_text(
         CONFIGURATION.format(
             host=socket.gethostname().split(".")[0],
@@ -135,14 +136,6 @@ def _commands(folder):
     yield "munged", "--foreground", "--force", "--num-threads=1", *options
     yield "slurmctld", "-D", "-c"
     yield "slurmd", "-D"
-
-
-def _free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
 
 
 def _start(folder, name, *options):

@@ -3,7 +3,7 @@
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,42 +119,45 @@ def answer(job):
     return job.number**2
 
 
-def test_jobs_of_workers_that_come_back_are_done(apart, client, tmp_path):
-    """All are cut off, and work on; none of what they had is known to anybody when they return."""
-    marker = str(tmp_path / "call")
+@contextmanager
+def cut_off_at_work(apart, client, folder):
+    """Workers that are cut off while they hold jobs; the jobs have leave to end meanwhile.
+
+    Yields the machines and what gives leave. When the machines are plugged in again all jobs must
+    be done, each once.
+    """
+    marker = str(folder / "call")
     jobs = [Call(number, marker) for number in range(6)]
+    machines = list(apart[1].values())
+
+    def give_leave():
+        for job in jobs:
+            Path(f"{marker}-{job.number}").touch()
+
     with ThreadPoolExecutor() as pool:
         running = pool.submit(run_jobs, client, answer, jobs)
         for number in (0, 1):
             wait_for(Path(f"{marker}-{number}.waiting"))
-        for machine in apart[1].values():
+        for machine in machines:
             machine.pull_out()
-        wait_until(lambda: not client.nthreads())
-        for job in jobs:
-            Path(f"{marker}-{job.number}").touch()
-        for machine in apart[1].values():
+        yield machines, give_leave
+        for machine in machines:
             machine.plug_in()
         done, failed = running.result(PATIENCE)
     assert failed == []
     assert {job.number: result for job, result in done} == {n: n**2 for n in range(6)}
+
+
+def test_jobs_of_workers_that_come_back_are_done(apart, client, tmp_path):
+    """All are cut off, and work on; none of what they had is known to anybody when they return."""
+    with cut_off_at_work(apart, client, tmp_path) as (_, give_leave):
+        wait_until(lambda: not client.nthreads())
+        give_leave()
 
 
 def test_a_short_break_changes_nothing(apart, client, tmp_path):
-    marker = str(tmp_path / "call")
-    jobs = [Call(number, marker) for number in range(6)]
-    with ThreadPoolExecutor() as pool:
-        running = pool.submit(run_jobs, client, answer, jobs)
-        for number in (0, 1):
-            wait_for(Path(f"{marker}-{number}.waiting"))
-        for machine in apart[1].values():
-            machine.pull_out()
-        lost = {machine: machine.sent_again() for machine in apart[1].values()}
-        for job in jobs:
-            Path(f"{marker}-{job.number}").touch()
+    with cut_off_at_work(apart, client, tmp_path) as (machines, give_leave):
+        lost = {machine: machine.sent_again() for machine in machines}
+        give_leave()
         time.sleep(HELD)
         wait_until(lambda: all(machine.sent_again() > before for machine, before in lost.items()))
-        for machine in apart[1].values():
-            machine.plug_in()
-        done, failed = running.result(PATIENCE)
-    assert failed == []
-    assert {job.number: result for job, result in done} == {n: n**2 for n in range(6)}

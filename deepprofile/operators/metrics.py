@@ -38,17 +38,6 @@ tell of its last run."""
 PREFIX = "deepprofile_"
 KEPT = ("run_success_timestamp_seconds", "last_day_timestamp_seconds", "profile_ratio")
 """What a file keeps of the run before, where a run does not know it."""
-EVENTS = {
-    "recipe read",
-    "stage started",
-    "stage finished",
-    "stage stopped",
-    "jobs",
-    "published",
-    "set aside",
-    "run finished",
-}
-"""Events that change metrics."""
 INSTALL = 'pip install "deepprofile[dashboard]"'
 Values = dict[str, dict[tuple[str, ...], float]]
 
@@ -64,18 +53,9 @@ class Summary:
 
         Events that change no metric are let pass.
         """
-        handle = {
-            "recipe read": self._recipe_read,
-            "stage started": self._stage_started,
-            "stage finished": self._stage_ended,
-            "stage stopped": self._stage_ended,
-            "jobs": self._jobs,
-            "published": self._published,
-            "set aside": self._set_aside,
-            "run finished": self._run_finished,
-        }.get(event["event"])
+        handle = _HANDLERS.get(event["event"])
         if handle is not None:
-            handle(event)
+            handle(self, event)
 
     def value(self, name: str, *labels: str) -> float | None:
         """One value, if there is one."""
@@ -147,6 +127,20 @@ class Summary:
         for name, key in (("profile_ratio", "profile_ratio"), ("bytes_written", "bytes")):
             if event.get(key) is not None:
                 self._set(name, event, event[key])
+
+
+_HANDLERS = {
+    "recipe read": Summary._recipe_read,
+    "stage started": Summary._stage_started,
+    "stage finished": Summary._stage_ended,
+    "stage stopped": Summary._stage_ended,
+    "jobs": Summary._jobs,
+    "published": Summary._published,
+    "set aside": Summary._set_aside,
+    "run finished": Summary._run_finished,
+}
+EVENTS = frozenset(_HANDLERS)
+"""Events that change metrics."""
 
 
 def _labels(name: str, event: Mapping[str, Any]) -> tuple[str, ...]:
