@@ -127,6 +127,7 @@ class Load:
         wall: seconds.
         driver: seconds of processor time of the driver.
         scheduler: seconds of processor time of the scheduler.
+        list_memory: resident bytes that the driver gained with the list of jobs alone.
         driver_memory: resident bytes of the driver before and after.
         scheduler_memory: resident bytes of the scheduler before and after.
     """
@@ -135,6 +136,7 @@ class Load:
     wall: float
     driver: float
     scheduler: float
+    list_memory: int
     driver_memory: tuple[int, int]
     scheduler_memory: tuple[int, int]
 
@@ -149,7 +151,8 @@ class Load:
         return (
             f"{self.jobs:>8,} jobs {self.wall:7.1f} s {self.jobs / self.wall:5.0f} a second; "
             f"processor time a job: driver {per_job[0]:.2f} ms, scheduler {per_job[1]:.2f} ms; "
-            f"MiB: driver {memory[0]}, scheduler {memory[1]}"
+            f"MiB: driver {memory[0]} (list of jobs {self.list_memory / MEBIBYTE:.0f}), "
+            f"scheduler {memory[1]}"
         )
 
 
@@ -170,6 +173,7 @@ def measure(share: float, seconds: float, n_workers: int, n_threads: int) -> Loa
         run_jobs(client, sleep, make_jobs(0, 0)[0][:24])  # imports what the first jobs need
         before = Usage.of(own), Usage.of(scheduler)
         groups = make_jobs(share, seconds)
+        list_memory = Usage.of(own).memory - before[0].memory
         start = time.perf_counter()
         for jobs in groups:
             done, failed = run_jobs(client, sleep, jobs)
@@ -178,4 +182,4 @@ def measure(share: float, seconds: float, n_workers: int, n_threads: int) -> Loa
         after = Usage.of(own), Usage.of(scheduler)
     driver, dask = (b.seconds - a.seconds for a, b in zip(before, after, strict=True))
     memory = [(a.memory, b.memory) for a, b in zip(before, after, strict=True)]
-    return Load(sum(map(len, groups)), wall, driver, dask, *memory)
+    return Load(sum(map(len, groups)), wall, driver, dask, list_memory, *memory)
