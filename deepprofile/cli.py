@@ -16,6 +16,7 @@ from rich.text import Text
 
 from deepprofile import events
 from deepprofile.cluster import LOCAL
+from deepprofile.cluster.connecting import spec_of
 from deepprofile.cube_commands import ClusterOption, commands, terminal
 from deepprofile.exit_codes import (
     COMMAND_CODES,
@@ -49,6 +50,10 @@ RatesOption = Annotated[
     typer.Option(help="File of rates; by default $DEEPPROFILE_RATES or the user's settings."),
 ]
 RecipePath = Annotated[Path, typer.Argument(help="A recipe, such as pipelines/demo.yaml.")]
+RootOption = Annotated[
+    str | None,
+    typer.Option(help="Where all results lie, instead of the file's own root: path or s3://…"),
+]
 LogOption = Annotated[
     LogFormat,
     typer.Option(
@@ -74,10 +79,7 @@ def run(
     retry_failed: Annotated[
         bool, typer.Option(help="Repeat the jobs that failed before, and run no others.")
     ] = False,
-    root: Annotated[
-        str | None,
-        typer.Option(help="Where all results lie, instead of the recipe's root: path or s3://…"),
-    ] = None,
+    root: RootOption = None,
     log_format: LogOption = LogFormat.TEXT,
     metrics_file: MetricsOption = None,
 ) -> None:
@@ -86,17 +88,28 @@ def run(
         document = load_recipe(recipe, root)
         here.about(document.name, document.root)
         chosen = chain.select(document, stage)
+        if not retry_failed:  # which stages are to be run again is known later
+            chain.check_cluster(document, chosen, cluster)
         with here.connected(cluster) as client:
             chain.run(chosen, Context(document, client, here.console, retry_failed))
 
 
 @app.command(epilog=COMMAND_CODES)
-def plan(recipe: RecipePath, rates: RatesOption = None) -> None:
+def plan(
+    recipe: RecipePath,
+    rates: RatesOption = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(help="A file of cluster/: do its workers have the memory? None is started."),
+    ] = None,
+) -> None:
     """Print jobs, bytes, memory and time of every stage without touching data."""
     document = load_recipe(recipe)
+    spec = None if cluster is None else spec_of(cluster)
     source = rates or rates_path()
     known = load_rates(source) if rates or source.exists() else None
-    terminal().print(render_plans(document, chain.plans(document), known, source))
+    there = None if spec is None else (str(cluster), spec)
+    terminal().print(render_plans(document, chain.plans(document, spec), known, source, there))
 
 
 @app.command(epilog=COMMAND_CODES)
@@ -167,11 +180,12 @@ def experiment(
 ) -> None:
     """Train a recipe's network with many settings side by side, and compare what comes out."""
     from deepprofile.experiments.definition import load_experiment
-    from deepprofile.experiments.run import run_experiment
+    from deepprofile.experiments.run import check_cluster, run_experiment
 
     with operation("experiment", file, terminal(log_format), metrics_file) as here:
         chosen = load_experiment(file, root)
         here.about(chosen.recipe.name, chosen.recipe.root, title=False)
+        check_cluster(chosen, cluster)
         with here.connected(cluster) as client:
             figure = run_experiment(chosen, client, here.console)
         here.result("figure", figure)
@@ -183,9 +197,7 @@ def assess(
         Path, typer.Argument(help="An assessment, such as those of pipelines/assessments.")
     ],
     cluster: ClusterOption = LOCAL,
-    root: Annotated[
-        str | None, typer.Option(help="Where all results lie, instead of the file's root.")
-    ] = None,
+    root: RootOption = None,
     log_format: LogOption = LogFormat.TEXT,
     metrics_file: MetricsOption = None,
 ) -> None:
@@ -211,6 +223,7 @@ def daily(
         ),
     ] = None,
     cluster: ClusterOption = LOCAL,
+    root: RootOption = None,
     verbose: Annotated[
         bool, typer.Option(help="Say on standard error what the stages do and set aside.")
     ] = False,
@@ -221,17 +234,16 @@ def daily(
     from deepprofile.stages.daily import run_daily
 
     with operation("daily", recipe, _details(log_format, verbose), metrics_file) as here:
-        document = load_recipe(recipe)
+        document = load_recipe(recipe, root)
         here.about(document.name, document.root, title=False)
         wanted = date.date() if date else None
+        chain.check_cluster(document, chain.GROWING, cluster)
         report = run_daily(document, wanted, lambda: here.connected(cluster), here.console)
         typer.echo(report.line)
         name = Code(report.code).name.lower()
-        if report.problem and not events.are_records():
-            typer.echo(f"{name}: {report.problem}", err=True)
+        level = logging.ERROR if report.code == Code.FAILED else logging.WARNING
         if report.problem:
-            level = logging.ERROR if report.code == Code.FAILED else logging.WARNING
-            events.emit("problem", report.problem, level, status=name)
+            events.notice("problem", f"{name}: {report.problem}", level, status=name)
         events.conclude(exit_code=int(report.code), status=name)
     raise typer.Exit(report.code)
 

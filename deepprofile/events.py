@@ -127,11 +127,11 @@ def say(
     emit(event, Text.from_markup(markup).plain.strip(), level, **fields)
 
 
-def notice(event: str, text: str) -> None:
-    """Warn on standard error, in plain text or as a record."""
+def notice(event: str, text: str, level: int = logging.WARNING, **fields: Any) -> None:
+    """Warn on standard error, in plain text or as a record; an event in any case."""
     if not _PRESENT.records:
         print(text, file=sys.stderr, flush=True)
-    emit(event, text, logging.WARNING)
+    emit(event, text, level, **fields)
 
 
 class RecordConsole(Console):
@@ -171,14 +171,21 @@ def stage(name: str, console: Console | None = None) -> Iterator[Stage]:
         try:
             yield running
         except BaseException as error:
-            seconds = round(time.monotonic() - started, 3)
-            reason = type(error).__name__
-            emit("stage stopped", f"{name}: {reason}", logging.ERROR, seconds=seconds, error=reason)
+            seconds, kind = round(time.monotonic() - started, 3), type(error).__name__
+            facts = {"seconds": seconds, "error": kind, "reason": _reason(error)}
+            emit("stage stopped", f"{name}: {kind}", logging.ERROR, **facts)
             raise
         seconds = time.monotonic() - started
         line = f"  {running.summary} [dim]({seconds:.1f} s)[/dim]"
         summary = Text.from_markup(running.summary).plain
         say(shown, line, "stage finished", seconds=round(seconds, 3), summary=summary)
+
+
+def _reason(error: BaseException) -> str:
+    """Why a stage stopped, on one line."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 class JobCount:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -89,6 +90,7 @@ def test_workers_take_no_profile_where_python_may_deadlock_over_it(client):
 def test_a_failing_job_is_told_by_who_asked_for_it_alone(capfd):
     """Whatever else a worker has to say still comes through."""
     with connect() as client:
+        assert set(client.run(signal.getsignal, signal.SIGINT).values()) == {signal.SIG_IGN}
         with pytest.raises(ZeroDivisionError):
             client.submit(divmod, 1, 0).result()
         client.submit(log_error, "something else").result()

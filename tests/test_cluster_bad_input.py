@@ -5,8 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import nullcontext
 from importlib.metadata import version
+from pathlib import Path
 from types import SimpleNamespace
 
 import dask
@@ -21,9 +23,10 @@ from distributed.core import Status
 from rich.console import Console
 from test_stage_devices import DEMO
 
-from deepprofile.cluster import ClusterError, connect, connected, waiting
+from deepprofile.cluster import ClusterError, batch_jobs, connect, connected, waiting
 from deepprofile.cluster.base import Outlook, OwningClient, PatientClient
 from deepprofile.cluster.batch_jobs import look
+from deepprofile.cluster.checks import guard_versions
 from deepprofile.cluster.connecting import read_spec
 from deepprofile.cluster.remote import AddressSpec
 from deepprofile.events import LOGGER, records_for_lines
@@ -182,7 +185,14 @@ def test_workers_too_small_for_the_plan_are_named_with_what_it_needs(scheduler):
         (worker,) = client.nthreads()
         with pytest.raises(JobError) as error:
             chain.run(["ingest"], Context(load_recipe(DEMO), client, Console(record=True)))
-    for words in ("ingest needs", "a job", worker, "190.73 MiB", "--memory-limit", "fewer threads"):
+    for words in (
+        "ingest needs",
+        "for its job",
+        worker,
+        "200 MB",
+        "--memory-limit",
+        "fewer threads",
+    ):
         assert words in str(error.value)
 
 
@@ -204,6 +214,41 @@ def test_a_worker_with_other_versions_that_comes_later_is_sent_away(scheduler, t
         assert f"xarray {version('xarray')} expected, 2020.1.0 found" in caplog.text
     with connect(address) as later:  # the guard has gone with its client
         assert set(later.nthreads()) == own
+
+
+def test_batch_jobs_of_other_versions_are_not_submitted_for_ever(tmp_path, monkeypatch, caplog):
+    """They are processes of this machine here; the second takes the place of the first."""
+    module = pytest.importorskip("dask_jobqueue.local")
+
+    class Job(module.LocalJob):
+        async def _submit_job(self, script):
+            command = Path(script).read_text().split()
+            submitted.append(command)
+            return str(subprocess.Popen(command, stderr=subprocess.DEVNULL).pid)
+
+    class Cluster(module.LocalCluster):
+        job_cls = Job
+
+    monkeypatch.setattr(batch_jobs, "REFUSED_JOBS", 2)
+    submitted = []
+    folder = tmp_path / "xarray-2020.1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: xarray\nVersion: 2020.1.0\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    options = {"cores": 1, "memory": "1GB", "nanny": False}
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "10 ms"}),
+        batch_jobs.replacing(Cluster)(**options) as cluster,
+        Client(cluster) as client,
+        caplog.at_level(logging.WARNING, "deepprofile.cluster"),
+    ):
+        guard_versions(client, [])
+        cluster.scale(jobs=1)
+        end = time.monotonic() + 120
+        while "2 batch jobs had workers with other versions" not in caplog.text:
+            assert time.monotonic() < end, caplog.text
+            time.sleep(0.05)
+    assert len(submitted) == 2
 
 
 class Named:

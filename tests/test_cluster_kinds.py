@@ -1,6 +1,7 @@
 """Clusters of every kind that can run here: by TLS, by SSH, as generated job scripts."""
 
 import os
+import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -52,6 +53,7 @@ def test_every_cluster_file_is_valid(path):
             ["gpus: found 4", "one batch job for each GPU"],
         ),
         ({"kind": "slurm", "cores": 4, "memory": "lots", "jobs": 1}, ["memory", "lots"]),
+        ({"kind": "kubernetes", "image": "x", "workers": 1, "memory": "auto"}, ["memory", "auto"]),
         ({"kind": "kubernetes", "workers": 2}, ["image: is missing"]),
         ({"kind": "ssh", "hosts": ["one"]}, ["hosts", "at least 2"]),
         ({"kind": "cuda", "gpu": 1}, ["gpu", "Allowed keys", "gpus"]),
@@ -197,6 +199,31 @@ def test_workers_are_started_by_ssh_and_stopped_with_the_client(tmp_path, monkey
     process.wait(20)
 
 
+def test_machines_that_ssh_can_not_use_are_named(tmp_path):
+    (tmp_path / "wrong").mkdir()
+    with ssh_server(tmp_path) as port, ssh_server(tmp_path / "wrong"):
+        document = {
+            "kind": "ssh",
+            "hosts": ["127.0.0.1", "127.0.0.1", "127.0.0.2"],  # nobody listens at the last
+            "user": "someone",
+            "port": port,
+            "keys": [str(tmp_path / "key")],
+            "known_hosts": str(tmp_path / "known_hosts"),
+        }
+        with pytest.raises(ClusterError) as error:
+            connect(write(tmp_path / "cluster.yaml", **document))
+        for words in ("on 1 of 2 machines: 127.0.0.2: ", f"`ssh -p {port} someone@127.0.0.2 true`"):
+            assert words in str(error.value)
+        document["hosts"] = ["127.0.0.1", "127.0.0.1"]
+        with pytest.raises(
+            ClusterError, match=r"127.0.0.1: `/none/python -c .* fails there \(.*no"
+        ):
+            connect(write(tmp_path / "cluster.yaml", **document, python="/none/python"))
+        document["keys"] = [str(tmp_path / "wrong" / "key")]
+        with pytest.raises(ClusterError, match=r"127.0.0.1: Permission denied .*known_hosts"):
+            connect(write(tmp_path / "cluster.yaml", **document))
+
+
 def test_a_batch_job_of_slurm_starts_what_its_file_says():
     spec = SlurmSpec(
         kind="slurm", jobs=8, cores=8, gpus=1, threads_per_worker=4, memory="64GiB",
@@ -228,6 +255,63 @@ def test_a_batch_job_of_slurm_starts_what_its_file_says():
         "--resources GPU=4",
     ):
         assert option in command
+
+
+UNREACHABLE = [
+    "sbatch: error: fetch_config: DNS SRV lookup failed\n"
+    "sbatch: fatal: Could not establish a configuration source",
+    "sbatch: error: ClusterName needs to be specified\n"
+    "sbatch: fatal: Unable to process configuration file",
+    "allocation failure: Unable to contact slurm controller (connect failure)",
+    "sbatch: error: Unable to establish control machine address\n"
+    "allocation failure: Invalid argument",
+]
+"""What sbatch 22.05 says where Slurm has no file of settings, or no controller."""
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        *((said, [said.splitlines()[-1], "Slurm is not set up", "login node"])
+          for said in UNREACHABLE),
+        ("allocation failure: Requested node configuration is not available",
+         ["would not take the batch jobs: allocation failure", "cores: 4 (--cpus-per-task=4)",
+          "memory: 8GB (--mem=8G)", "queue: none (-p none)", "directives: --qos=x", "sinfo"]),
+    ],
+)  # fmt: skip
+def test_what_slurm_refuses_and_where_there_is_none(tmp_path, monkeypatch, said, words):
+    command = tmp_path / "sbatch"
+    command.write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 1\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    path = write(
+        tmp_path / "cluster.yaml", kind="slurm", jobs=1, cores=4, memory="8GB", queue="none",
+        directives=["--qos=x"],
+    )  # fmt: skip
+    with pytest.raises(ClusterError) as error:
+        connect(path)
+    for word in words:
+        assert word in str(error.value)
+    assert ("sacctmgr" in str(error.value)) == (said not in UNREACHABLE)
+
+
+def test_without_a_way_to_kubernetes_one_message_says_what_to_do(tmp_path):
+    """And nothing else, when the process ends, either."""
+    pytest.importorskip("dask_kubernetes")
+    path = write(tmp_path / "cluster.yaml", kind="kubernetes", image="x", workers=1)
+    program = (
+        "import sys, deepprofile\n"
+        "try: deepprofile.connect(sys.argv[1])\n"
+        "except ValueError as error: print(error)\n"
+    )
+    env = {name: value for name, value in os.environ.items() if "KUBE" not in name}
+    done = subprocess.run(
+        [sys.executable, "-c", program, path], env=env | {"KUBECONFIG": str(tmp_path / "none")},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stderr == ""
+    for words in ("can't be started (kubernetes)", "valid credentials. Try `kubectl get", "pod"):
+        assert words in done.stdout
 
 
 def test_pods_get_what_their_file_says():

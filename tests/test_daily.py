@@ -322,7 +322,7 @@ def test_what_fails_is_repeated_by_the_next_run(world, client):
     ("asked", "code", "said"), [(50, 0, ""), (64, 4, "not_yet: no granule of 2015-06-03")]
 )
 def test_the_command_prints_one_line(base, world, client, monkeypatch, capsys, asked, code, said):
-    monkeypatch.setattr(operation, "connected", lambda spec: nullcontext(client))
+    monkeypatch.setattr(operation, "connected", lambda *_: nullcontext(client))
     arguments = ["deepprofile", "daily", str(world.recipe_path), "--date", str(day(asked))]
     monkeypatch.setattr(sys, "argv", arguments)
     with pytest.raises(SystemExit) as stopped:
@@ -342,6 +342,8 @@ def test_the_command_prints_one_line(base, world, client, monkeypatch, capsys, a
 
 def test_operators_see_what_the_line_says(world, client, monkeypatch, capfd):
     """JSON lines and metrics of a run that takes in a day, and of one that comes too early."""
+    # A scheduler without this is warned of.
+    monkeypatch.setattr(client.cluster.scheduler, "no_workers_timeout", 600.0)
     world.arrive({62: 2})
     world.replace(62)  # the older of the two is set aside
     file, command = world.folder / "daily.prom", Command(monkeypatch, capfd)
@@ -398,7 +400,7 @@ def test_a_silent_archive_is_no_wrong_setup(world, client, monkeypatch):
 
 
 def test_a_missing_model_or_archive_is_an_error_of_the_user(world, monkeypatch, capsys):
-    monkeypatch.setattr(operation, "connected", lambda spec: pytest.fail("connected"))
+    monkeypatch.setattr(operation, "connected", lambda *_: pytest.fail("connected"))
     monkeypatch.setattr(sys, "argv", ["deepprofile", "daily", str(world.recipe_path)])
     for gone, said in ((world.root / "model", "model"), (world.archive, "no granule of smap_l4")):
         shutil.rmtree(gone)
@@ -408,6 +410,17 @@ def test_a_missing_model_or_archive_is_an_error_of_the_user(world, monkeypatch, 
         out, err = capsys.readouterr()
         assert not out
         assert said in err
+
+
+def test_another_root_than_the_recipes(world, monkeypatch, capsys):
+    monkeypatch.setattr(operation, "connected", lambda *_: pytest.fail("connected"))
+    elsewhere = world.folder / "elsewhere"
+    arguments = ["deepprofile", "daily", str(world.recipe_path), "--root", str(elsewhere)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    assert f"{elsewhere}/model" in capsys.readouterr().err
 
 
 def test_a_period_without_an_end_is_for_daily_runs(tmp_path):

@@ -5,11 +5,15 @@ import logging
 import os
 import queue
 import signal
+import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from concurrent.futures import Future
 from contextlib import ExitStack
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 from cluster_support import dask_process, scheduler
@@ -20,7 +24,7 @@ from deepprofile import events
 from deepprofile.cluster.connecting import spec_of
 from deepprofile.operators.cluster_line import ClusterState, elastic_range, state_of
 from deepprofile.operators.metrics import Summary, SummaryHandler, attached
-from deepprofile.operators.scheduler import WORKERS, observed
+from deepprofile.operators.scheduler import TOPIC, WORKERS, Observer, observed
 from deepprofile.progress import meter
 
 
@@ -50,6 +54,7 @@ def work(recipe, n_done, n_failed):
                     count.failed(f"job {number}", "OddError: odd", "")
             count.close()
             events.emit("published", pieces=n_done)
+        events.emit("run finished", exit_code=2, seconds=1.0)
 
 
 def counts(found, recipe):
@@ -96,6 +101,74 @@ def test_a_scheduler_elsewhere_is_told_by_several_clients(tmp_path):
     assert samples((tmp_path / "m.prom").read_text()) == found
 
 
+KILLED = """
+import sys, time
+from distributed import Client
+from deepprofile import events
+from deepprofile.operators.scheduler import observed
+with Client(sys.argv[1]) as client, observed(client) as forwarder:
+    with events.one_run(command="run", recipe="first"):
+        events.emit("recipe read", started=2000.0)
+        with events.stage("predict"):
+            events.JobCount(7)
+            forwarder.flush()
+            print("works", flush=True)
+            time.sleep(600)
+"""
+
+
+def test_a_run_that_is_killed_does_not_run_for_ever():
+    """The scheduler stays, and notices that the client has gone."""
+    with own_cluster() as client:
+        with observed(client):
+            work("first", 1, 0)
+        command = [sys.executable, "-c", KILLED, client.scheduler.address]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        try:
+            assert process.stdout.readline() == "works\n"
+            found = scraped(client)
+            assert found["stage_running", "first", "predict"] == 1
+            assert found["run_exit_code", "run", "first"] == 2  # of the run before
+            begun = time.time()
+        finally:
+            process.kill()
+            process.communicate()
+        while (found := scraped(client))["stage_running", "first", "predict"]:
+            assert time.time() < begun + 60
+            time.sleep(0.02)
+    assert found["stage_jobs", "first", "predict"] == 7
+    assert found["run_started_timestamp_seconds", "run", "first"] == 2000
+    assert found["run_finished_timestamp_seconds", "run", "first"] >= begun
+    unknown = ("run_exit_code", "run_seconds", "stage_seconds")
+    assert not [key for key in found if key[0] in unknown]
+
+
+def test_events_that_come_after_their_client_has_gone_or_is_back():
+    """What a client sent last may be read after its end; one that was cut off comes back."""
+    labels = {"recipe": "first", "command": "run", "stage": "predict", "client": "c"}
+    jobs = {**labels, "event": "jobs", "added": 1, "done": 0, "failed": 0}
+    clients, observer = {"c": None}, Observer()
+    with_clients = SimpleNamespace(clients=clients)
+    asyncio.run(observer.start(with_clients))
+    running = partial(observer.summary.value, "stage_running", "first", "predict")
+    for event, there, expected in (
+        ({**labels, "event": "stage started"}, True, 1),
+        (None, False, 0),
+        (jobs, True, 1),
+        (None, False, 0),
+        (jobs, False, 0),
+    ):
+        clients.update({"c": None})
+        if not there:
+            del clients["c"]
+        if event is None:
+            observer.remove_client(with_clients, "c")
+        else:
+            observer.log_event(TOPIC, event)
+        assert running() == expected
+    asyncio.run(observer.close())
+
+
 def test_without_prometheus_there_are_no_metrics_and_no_errors(monkeypatch):
     for name in [name for name in sys.modules if name.startswith("prometheus_client")]:
         monkeypatch.setitem(sys.modules, name, None)
@@ -120,8 +193,8 @@ def within(seconds, task):
 
 
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP])
-def test_a_scheduler_that_is_gone_or_hangs_holds_up_no_run(monkeypatch, blow):
-    """The events of the run go on; who sends them to the scheduler gives up, and that for good."""
+def test_a_scheduler_that_is_gone_or_hangs_holds_up_no_run(monkeypatch, blow, capfd):
+    """The events of the run go on; who sends them to the scheduler gives up, for good; says so."""
     monkeypatch.setattr("deepprofile.operators.scheduler.ANSWER_SECONDS", 0.5)
     summary = Summary()
     with ExitStack() as stack:
@@ -142,6 +215,7 @@ def test_a_scheduler_that_is_gone_or_hangs_holds_up_no_run(monkeypatch, blow):
         finally:
             if blow == signal.SIGSTOP:
                 os.kill(process, signal.SIGCONT)
+    assert capfd.readouterr().err.count("the scheduler does not take what this run says") == 1
     jobs = summary.values["stage_jobs_done"]
     assert jobs == {("first", "predict"): 2, ("second", "predict"): 1}
 

@@ -116,6 +116,11 @@ def test_a_run_in_json_lines_and_metrics(recipe, client, command, monkeypatch):
         assert (event["recipe"], event["root"]) == ("small", str(recipe.parent / "root"))
         assert abs((datetime.now(UTC) - datetime.fromisoformat(event["time"])).days) == 0
         assert event["time"].endswith("Z")
+    (stopped,) = command.of("stage stopped")
+    assert (stopped["error"], stopped["reason"]) == (
+        "FailedJobsError",
+        error["message"].splitlines()[0],
+    )
     staged = command.events[3:8]
     assert {event["stage"] for event in staged} == {"predict"}
     assert {event["level"] for event in command.of("job failed")} == {"error"}
@@ -193,6 +198,31 @@ def test_errors_have_codes_and_records(command, tmp_path, monkeypatch):
     assert "nowhere/m.prom" in command.events[0]["message"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "recipe.yaml"], "what was published stays, and the same command goes on"),
+        (
+            ["benchmark", "--rates", "rates.json"],
+            "the same command begins anew",
+        ),
+    ],
+)
+def test_who_is_interrupted_hears_what_is_kept(monkeypatch, capsys, tmp_path, arguments, said):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    write_recipe(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("deepprofile.cluster.connecting.connect", interrupt)
+    monkeypatch.setattr(sys, "argv", ["deepprofile", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 130
+    assert said in capsys.readouterr().err
+    assert not Path("rates.json").exists()
+
+
 def test_metrics_that_cannot_be_written_make_no_run_a_bad_one(tmp_path, capfd):
     folder = tmp_path / "metrics"
     folder.mkdir()
@@ -229,6 +259,21 @@ def test_the_last_words_of_a_crash_are_not_lost():
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ended.returncode == -signal.SIGABRT
     assert "Fatal Python error: Aborted" in ended.stderr
+
+
+def test_what_is_written_as_the_process_exits_is_no_line():
+    """Such as by Dask, at the end of a cluster that was interrupted as it started."""
+    code = (
+        "import atexit, logging\n"
+        "atexit.register(lambda: 1 / 0)\n"
+        "atexit.register(logging.warning, 'late')\n"
+        "from deepprofile import events\n"
+        "from deepprofile.operators.logs import json_lines\n"
+        "with json_lines():\n"
+        "    events.emit('note')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert [json.loads(line)["event"] for line in ended.stderr.splitlines()] == ["note"]
 
 
 def test_what_breaks_as_a_signal_ends_a_run_counts_as_the_signal():
@@ -359,7 +404,8 @@ def test_sigterm_ends_a_run_in_order(tmp_path):
     assert names[:2] == ["run started", "recipe read"]
     assert "cluster connected" in names
     assert "interrupted" in names
-    assert "stage stopped" in names
+    (stopped,) = (one for one in found if one["event"] == "stage stopped")
+    assert (stopped["error"], stopped["reason"]) == ("Terminated", "interrupted")
     assert (names[-1], found[-1]["exit_code"]) == ("run finished", 143)
     assert children
     assert not psutil.wait_procs(children, 60)[1]

@@ -352,6 +352,91 @@ def test_without_rates_the_command_says_how_to_get_them(run_command):
     assert "time on" not in out
 
 
+SLURM = {"kind": "slurm", "jobs": 1, "cores": 16, "memory": "78 GB"}
+PODS = {"kind": "kubernetes", "image": "x", "workers": 1}
+HOSTS = {"kind": "ssh", "hosts": ["a", "b"]}
+LIMITS = [
+    (SLURM, ["4.9 GB", "memory: 78 GB for 16 workers", "fewer cores"]),
+    (SLURM | {"threads_per_worker": 8, "gpus": 1, "memory": "4.8 GB"}, ["memory: 4.8 GB)"]),
+    (PODS | {"memory": "4800 MB"}, ["4.8 GB", "memory: 4800 MB", "fewer threads_per_worker"]),
+    (HOSTS | {"memory_limit": "4.8 GB"}, ["memory_limit: 4.8 GB", "a larger memory_limit"]),
+    ({"kind": "local", "memory_limit": "4.8 GB"}, ["memory_limit: 4.8 GB", "4.8 GB"]),
+    ({"kind": "cuda", "memory_limit": "4.8 GB", "threads_per_worker": 1}, ["4.8 GB"]),
+]
+
+
+@pytest.mark.parametrize(("document", "words"), LIMITS, ids=lambda value: str(value)[:20])
+def test_what_does_not_fit_into_the_workers_of_a_file_stops_before_they_start(
+    run_command, of_globe, tmp_path, monkeypatch, document, words
+):
+    """The training of the globe needs 4.9 GB, whatever the threads."""
+    monkeypatch.setattr("deepprofile.operators.operation.connected", pytest.fail)
+    path = tmp_path / "cluster.yaml"
+    path.write_text(yaml.safe_dump(document))
+    code, _, error = run_command("run", GLOBAL, "--cluster", path)
+    text = error.replace("\n", " ")
+    assert code == 2
+    for word in [f"cluster {path}: a worker has", "train needs 4.9 GB", *words, "Nothing was"]:
+        assert word in text
+    jobs = document.get("threads_per_worker", 1)
+    assert ("ingest needs" in text) == (jobs == 8)
+    code, out, _ = run_command("plan", GLOBAL, "--cluster", path)
+    assert code == 0
+    assert "Does not fit: train needs 4.9 GB" in out and "--stage" in out
+    fitting = table_line(out, "Stages that fit")
+    assert "collocate" in fitting and "train" not in fitting.split("Stages that fit")[1]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"kind": "local"},
+        {"kind": "local", "memory_limit": "0"},
+        {"kind": "address", "address": "tcp://127.0.0.1:1"},
+    ],
+)
+def test_a_file_that_does_not_say_what_memory_workers_have_is_no_hindrance(
+    run_command, tmp_path, monkeypatch, document
+):
+    path = tmp_path / "cluster.yaml"
+    path.write_text(yaml.safe_dump(document))
+    code, out, _ = run_command("plan", GLOBAL, "--cluster", path)
+    assert code == 0
+    assert "does not say how much memory" in out.replace("\n", " ")
+    chain.check_cluster(load_recipe(GLOBAL), chain.STAGES[1:], str(path))
+
+
+def test_processes_of_a_training_are_in_workers_of_their_own(tmp_path):
+    recipe = load_recipe(GLOBAL)
+    training = recipe.training.model_copy(update={"processes": 4})
+    recipe = recipe.model_copy(update={"training": training})
+    path = tmp_path / "cluster.yaml"
+    path.write_text(yaml.safe_dump(PODS | {"memory": "6 GB", "threads_per_worker": 4}))
+    chain.check_cluster(recipe, ["train"], str(path))
+
+
+def test_the_memory_of_a_gpus_libraries_counts_where_the_file_gives_one(run_command, tmp_path):
+    path = tmp_path / "cluster.yaml"
+    path.write_text(yaml.safe_dump(PODS | {"memory": "3 GB", "gpus": 1}))
+    _, out, _ = run_command("plan", GLOBAL, "--cluster", path)
+    assert "Does not fit: predict needs 3.5 GB" in out
+    path.write_text(yaml.safe_dump(PODS | {"memory": "3 GB"}))
+    _, out, _ = run_command("plan", GLOBAL, "--cluster", path)
+    assert "predict" in table_line(out, "Stages that fit")
+
+
+def test_experiments_and_daily_runs_look_at_the_file_first_too(run_command, tmp_path, monkeypatch):
+    monkeypatch.setattr("deepprofile.operators.operation.connected", pytest.fail)
+    path = tmp_path / "cluster.yaml"
+    path.write_text(yaml.safe_dump(PODS | {"memory": "1 GB"}))
+    experiment = GLOBAL.parent / "experiments" / "training-size.yaml"
+    code, _, error = run_command("experiment", experiment, "--cluster", path)
+    assert code == 2 and "ingest needs" in error and "; training needs" in error
+    daily = GLOBAL.with_name("daily.yaml")
+    code, _, error = run_command("daily", daily, "--cluster", path)
+    assert code == 2 and "ingest needs" in error and "train" not in error
+
+
 def test_rates_are_found_by_option_and_by_environment(run_command, monkeypatch, tmp_path):
     path = tmp_path / "mine.json"
     save_rates(RATES, path)

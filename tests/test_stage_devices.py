@@ -9,6 +9,7 @@ import pytest
 import yaml
 from distributed import Client, Scheduler, SpecCluster, Worker, get_worker
 from distributed.comm import CommClosedError
+from fault_support import NO_DASHBOARD
 from rich.console import Console
 
 from deepprofile.cluster import LocalSpec
@@ -24,7 +25,7 @@ from deepprofile.stages.devices import (
     worker_devices,
 )
 from deepprofile.stages.segments import smallest_share
-from deepprofile.store import JobError, check_memory, run_jobs
+from deepprofile.store import JobError, Need, check_memory, run_jobs
 
 DEMO = Path(__file__).parent.parent / "pipelines" / "demo.yaml"
 GPU_CLUSTER = Path(__file__).parent.parent / "cluster" / "gpu.yaml"
@@ -160,7 +161,8 @@ def mixed():
     declared = {"nthreads": 2, "resources": {"GPU": 2}}
     workers = {name: {"cls": Worker, "options": {"nthreads": 1}} for name in ("b", "c")}
     workers["a"] = {"cls": Worker, "options": declared}
-    scheduler = {"cls": Scheduler, "options": {"dashboard_address": "127.0.0.1:0"}}
+    quiet = {"dashboard_address": "127.0.0.1:0", "dashboard": False}
+    scheduler = {"cls": Scheduler, "options": quiet}
     with SpecCluster(workers, scheduler, silence_logs=50) as cluster, Client(cluster) as client:
         yield client
 
@@ -209,8 +211,7 @@ def test_a_recipe_for_gpus_asks_only_workers_that_declare_one(mixed):
 @pytest.fixture(scope="module")
 def empty():
     """A scheduler that no worker has joined yet."""
-    options = {"processes": False, "dashboard_address": None}
-    with Client(n_workers=0, **options) as connected:
+    with Client(n_workers=0, processes=False, **NO_DASHBOARD) as connected:
         yield connected
 
 
@@ -222,7 +223,7 @@ def test_a_cluster_without_workers_is_refused_by_every_check(empty):
     with pytest.raises(StageError, match=wait_or_start):
         smallest_share(empty, 0)
     with pytest.raises(JobError, match=f"collocate: .*{wait_or_start}"):
-        check_memory(empty, 0, "collocate")
+        check_memory(empty, [Need("collocate", 0)])
     for name in ("collocate", "predict"):
         with pytest.raises((StageError, JobError), match=wait_or_start):
             chain.run([name], context)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from distributed import Client
 
-from deepprofile.store import JobError, check_memory, run_jobs
+from deepprofile.store import JobError, Need, check_memory, run_jobs
 from deepprofile.store.jobs import workers_of
 
 
@@ -123,20 +123,28 @@ def test_an_interrupted_driver_leaves_no_jobs_behind(client):
 
 
 def test_jobs_that_cannot_fit_are_refused(client):
-    check_memory(client, 1_000_000, "rounding")
-    with pytest.raises(JobError, match=r"rounding needs .* a job"):
-        check_memory(client, 1 << 50, "rounding")
+    check_memory(client, [Need("rounding", 1_000_000)])
+    with pytest.raises(JobError, match=r"too little: rounding needs") as error:
+        check_memory(client, [Need("rounding", 1 << 50), Need("reading", 1), Need("more", 1 << 51)])
+    assert "; more needs" in str(error.value) and "reading" not in str(error.value)
 
 
 def test_the_memory_of_a_worker_counts_once_whatever_its_threads():
     options = {"memory_limit": "4GiB", "processes": False, "dashboard_address": None}
     with Client(n_workers=1, threads_per_worker=4, **options) as client:
-        check_memory(client, 2**29, "rounding", worker_memory=2**31)
-        with pytest.raises(JobError, match=r"512.00 MiB a job and 2.50 GiB a worker, .* 4 jobs"):
-            check_memory(client, 2**29, "rounding", worker_memory=5 * 2**29)
-        check_memory(client, 2**29, "training", worker_memory=5 * 2**29, n_jobs=3)
-        with pytest.raises(JobError, match=r"for 3 jobs at once"):
-            check_memory(client, 2**29, "training", worker_memory=6 * 2**29, n_jobs=3)
+        check_memory(client, [Need("rounding", 2**29, 2**31)])
+        with pytest.raises(JobError) as error:
+            check_memory(client, [Need("rounding", 2**29, 5 * 2**29)])
+        (address,) = client.nthreads()
+        for words in (
+            f"worker {address} has 4.3 GB of memory, which is too little",
+            "rounding needs 4.8 GB, that is 2.7 GB for the worker and 537 MB for each of 4 jobs",
+            "memory_limit (of slurm and kubernetes: memory) and threads_per_worker",
+        ):
+            assert words in str(error.value)
+        check_memory(client, [Need("training", 2**29, 5 * 2**29, 3)])
+        with pytest.raises(JobError, match=r"for each of 3 jobs at once"):
+            check_memory(client, [Need("training", 2**29, 6 * 2**29, 3)])
 
 
 def test_workers_are_known_whatever_the_client_asks_meanwhile(client, monkeypatch):
@@ -152,7 +160,8 @@ def test_workers_are_known_whatever_the_client_asks_meanwhile(client, monkeypatc
 
 
 def kill_after(job, folder):
-    """End well, and let the worker die once all have ended, when its results lie nowhere else."""
+    """End well, job 5 after the driver has had a result of another one."""
+    wait_until(lambda: job.value != 5 or Path(folder, "had").exists())
     runs = Path(folder) / f"{job.value}"
     again = runs.exists()
     runs.touch()
@@ -169,8 +178,9 @@ def test_results_that_die_with_their_worker_are_computed_again(client, tmp_path,
 
     def slow(n, _):
         if n == 1:
-            wait_until(lambda: len(list(tmp_path.iterdir())) == len(jobs))
-            time.sleep(0.5)  # the last results are told to the scheduler
+            (tmp_path / "had").touch()
+            wait_until(lambda: len(list(tmp_path.iterdir())) == len(jobs) + 1)
+            wait_until(lambda: not any(client.processing().values()))  # the scheduler knows
             held = client.run(lambda dask_worker: list(dask_worker.data.values()))
             address = next(a for a, values in held.items() if 5 in [v[0] for v in values])
             killed.append(address)

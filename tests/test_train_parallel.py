@@ -6,6 +6,7 @@ import signal
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import dask
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,6 +19,7 @@ from test_model_training import LAYERS, NETWORK, curves, split_index, world
 from test_train_stage import arrays, context_of
 from torch import nn
 
+from deepprofile import events
 from deepprofile.model import trainer
 from deepprofile.model.batch_norm import SharedBatchNorm, share_statistics
 from deepprofile.model.checkpoints import Checkpoints, load_checkpoint
@@ -28,10 +30,12 @@ from deepprofile.model.network import DeepProfile
 from deepprofile.model.parallel import ALONE, DifferentProcessesError
 from deepprofile.model.samples import Samples
 from deepprofile.model.training import train
+from deepprofile.operators.metrics import Summary, SummaryHandler, attached
 from deepprofile.recipe import Training
 from deepprofile.stages import Context, StageError
 from deepprofile.stages import train as stage
 from deepprofile.stages.devices import Answer, workers_apart
+from deepprofile.stages.remote import run_on_worker
 from deepprofile.stages.train_parallel import run_together
 from deepprofile.store.jobs import workers_of
 
@@ -51,6 +55,7 @@ ROUNDED = {"rtol": 1e-4, "atol": 1e-6}
 Where a gradient is zero but for rounding, as that of a bias before a batch norm, Adam divides noise
 by its own size, so from then on terms differ by more than rounding."""
 N_CELLS, N_DAYS = 8, 100
+COUNTS = ("", "_done", "_failed")
 
 
 def together(client, function, *args, **options):
@@ -88,6 +93,30 @@ def small_samples(seed=0):
 
 def as_arrays(tensors):
     return {name: tensor.detach().numpy().copy() for name, tensor in tensors.items()}
+
+
+def rank_of(_, processes):
+    return processes.rank
+
+
+def divide(report, number):
+    report(0.5, "half")
+    return 1 // number
+
+
+def test_long_tasks_count_as_jobs(client):
+    """A training in one process, one that fails, one in two processes."""
+    summary, context = Summary(), Context(None, client, Console(quiet=True))
+    with attached(SummaryHandler(summary)):
+        for name, task, expected in (
+            ("one", lambda: run_on_worker(context, "test", divide, 1), [1, 1, 0]),
+            ("fails", lambda: run_on_worker(context, "test", divide, 0), [1, 0, 1]),
+            ("two", lambda: together(client, rank_of), [2, 2, 0]),
+        ):
+            with suppress(ZeroDivisionError), events.one_run(recipe="r"), events.stage(name):
+                task()
+            jobs = [summary.value(f"stage_jobs{what}", "r", name) for what in COUNTS]
+            assert jobs == expected
 
 
 def batch_norms(_, processes):
@@ -264,6 +293,16 @@ def test_a_worker_that_is_lost_ends_the_training_and_its_checkpoint_stays(client
     with pytest.raises(StageError, match=lost):
         together(client, trained, str(tmp_path), 1, rank)
     assert load_checkpoint(str(tmp_path)).epoch == 1
+
+
+def test_a_worker_that_is_lost_before_all_begin_is_named_too(client):
+    gone, there = "tcp://127.0.0.1:1", min(workers_of(client))
+    context = Context(None, client, Console(quiet=True))
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "100 ms"}),
+        pytest.raises(StageError, match=f"process 1 of 2 is lost: its worker {gone} has"),
+    ):
+        run_together(context, "training", whoever, workers=[gone, there], device="cpu")
 
 
 def test_an_error_of_one_process_is_the_error_of_all(client):

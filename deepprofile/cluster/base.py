@@ -35,6 +35,12 @@ def _a_size(value: str) -> str:
     return value
 
 
+def _an_amount(value: str) -> str:
+    if parse_bytes(value) <= 0:
+        raise ValueError("expected an amount above 0, such as 16GiB")
+    return value
+
+
 def _a_time(value: str) -> str:
     try:
         seconds = parse_timedelta(value)
@@ -47,6 +53,7 @@ def _a_time(value: str) -> str:
 
 Count = Annotated[int, Field(ge=1)]
 Size = Annotated[str, AfterValidator(_a_size)]
+Amount = Annotated[str, AfterValidator(_an_amount)]
 Time = Annotated[str, AfterValidator(_a_time)]
 
 
@@ -72,6 +79,28 @@ class Adaptive(Section):
         if self.minimum > self.maximum:
             raise ValueError(f"minimum {self.minimum} exceeds maximum {self.maximum}")
         return self
+
+
+@dataclass(frozen=True)
+class WorkerMemory:
+    """Memory of a worker process, as a cluster file gives it.
+
+    Attributes:
+        size: in bytes.
+        given: the keys that give it, with their values.
+        more: what to change for more of it, or for less need.
+    """
+
+    size: int
+    given: str
+    more: str
+
+
+def limited_memory(memory_limit: str) -> WorkerMemory | None:
+    """What a key ``memory_limit`` gives; None for "auto", and for no limit."""
+    size = 0 if memory_limit == "auto" else parse_bytes(memory_limit)
+    more = "a larger memory_limit, or fewer threads_per_worker"
+    return WorkerMemory(size, f"memory_limit: {memory_limit}", more) if size else None
 
 
 class ClusterSpec(Section, ABC):
@@ -119,6 +148,16 @@ class ClusterSpec(Section, ABC):
     @abstractmethod
     def start(self) -> Client:
         """Start the cluster, or join it; a client of it."""
+
+    @property
+    def worker_memory(self) -> WorkerMemory | None:
+        """Memory of a worker process; None as long as only the running worker can tell."""
+        return None
+
+    @property
+    def has_gpus(self) -> bool:
+        """Whether the file gives its workers GPUs."""
+        return False
 
     def adapt(self, cluster: Any) -> None:
         """Have workers come and go with the work from now on, where the file says so."""
@@ -185,13 +224,14 @@ def extra_module(module: str, extra: str, otherwise: str) -> Any:
             signal.signal(signal.SIGINT, before)
 
 
-def started(what: str, start: Callable[[], Any]) -> Any:
-    """What ``start`` returns; whatever it raises becomes a ClusterError."""
+def started(what: str, start: Callable[[], Any], advice: str = "") -> Any:
+    """What ``start`` returns; whatever it raises becomes a ClusterError with advice."""
     try:
         return start()
     except ClusterError:
         raise
     except Exception as error:  # each kind of cluster has errors of its own
         raise ClusterError(
-            f"the cluster can't be started ({what}): {type(error).__name__}: {redacted(str(error))}"
+            f"the cluster can't be started ({what}): {type(error).__name__}: "
+            f"{redacted(str(error)).rstrip('.')}. {advice}".rstrip()
         ) from error

@@ -2,10 +2,13 @@
 
 import asyncio
 import getpass
+import logging
 import math
+import re
 import subprocess
 import tempfile
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +18,27 @@ from distributed import Adaptive
 from distributed.scheduler import WorkerState
 
 from deepprofile.cluster.base import ClusterError, Outlook
+from deepprofile.cluster.checks import REFUSED
 
 COMMAND_SECONDS = 60
 """How long a command of Slurm may take."""
+REFUSED_JOBS = 3
+"""Batch jobs with workers of other versions, from which on no other takes the place of one."""
+LOG = logging.getLogger("deepprofile.cluster")
+KEYS = {
+    "-p": "queue",
+    "-A": "account",
+    "--cpus-per-task": "cores",
+    "--mem": "memory",
+    "-t": "walltime",
+    "--gpus": "gpus",
+}
+"""Options of sbatch, and the keys of a cluster file that give them."""
+NO_SLURM = (
+    *("configuration source", "configuration file", "slurm controller", "control machine address"),
+    *("has not answered", "munge", "authentication error"),
+)
+"""Words of commands on a machine where Slurm is not set up, or does not answer."""
 
 
 def batch_job(worker: WorkerState) -> str:
@@ -66,6 +87,10 @@ def replacing(kind: Any) -> Any:
     """
 
     class Replacing(kind):  # type: ignore[misc]
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self._refused: set[str] = set()
+            super().__init__(*args, **kwargs)
+
         def new_worker_spec(self) -> dict[str, Any]:
             # No name twice: what is heard late of a batch job must not be taken for a later one.
             self._i += 1
@@ -79,27 +104,48 @@ def replacing(kind: Any) -> Any:
                 seconds = parse_timedelta(dask.config.get("distributed.deploy.lost-worker-timeout"))
                 # A strong reference would be one too many when the cluster closes meanwhile.
                 lost = weakref.ref(self.workers[name]) if name in self.workers else None
-                asyncio.get_running_loop().call_later(seconds, self._replace, name, lost)
+                asyncio.get_running_loop().call_later(seconds, self._replace, name, msg, lost)
             super()._update_worker_status(op, msg)
 
         async def _close(self) -> None:
             self._created.clear()  # dask-jobqueue's jobs never say that they are closed
             await super()._close()
 
-        def _replace(self, name: str, lost: Any) -> None:
+        def _replace(self, name: str, address: str, lost: Any) -> None:
             there = {known["name"] for known in self.scheduler_info["workers"].values()}
             alive = name in there or any(_job_name(other) == name for other in there)
             asked = name in self.worker_spec and name in self.workers
-            if asked and not alive and lost is not None and lost() is self.workers[name]:
+            same = asked and lost is not None and lost() is self.workers[name]
+            if same and not alive and not self._is_given_up(str(lost().job_id), address):
                 self._futures.add(asyncio.ensure_future(self.workers.pop(name).close()))
                 self.loop.add_callback(self._correct_state)
+
+        def _is_given_up(self, job_id: str, address: str) -> bool:
+            """Whether a batch job in place of this one would have other versions, too."""
+            events = self.scheduler.get_events(REFUSED)
+            if address not in {refused for _, (refused, _) in events}:
+                return False
+            before = len(self._refused)
+            self._refused.add(job_id)
+            if before < len(self._refused) == REFUSED_JOBS:
+                LOG.warning(
+                    "%d batch jobs had workers with other versions than this process: no more are "
+                    "submitted in their place. Mend the environment of the batch jobs (python and "
+                    "prologue of the cluster file), stop this command, and run it again",
+                    REFUSED_JOBS,
+                )
+            return len(self._refused) >= REFUSED_JOBS
 
     Replacing.__name__ = kind.__name__
     return Replacing
 
 
-def try_to_submit(script: str) -> None:
+def try_to_submit(script: str, file: Mapping[str, Any]) -> None:
     """Ask Slurm whether it would take a batch job, without submitting it.
+
+    Args:
+        script: the batch job.
+        file: keys and values of the cluster file.
 
     Raises:
         ClusterError: if there is no Slurm, it does not answer, or it refuses.
@@ -108,13 +154,28 @@ def try_to_submit(script: str) -> None:
         path = Path(folder) / "job.sh"
         path.write_text(script)
         code, said = _run("sbatch", "--test-only", str(path))
-    if code:
-        directives = [line for line in script.splitlines() if line.startswith("#SBATCH")]
+    if not code:
+        return
+    said = "; ".join(list(dict.fromkeys(said.splitlines()))[-2:])
+    if any(words in said.lower() for words in NO_SLURM):
         raise ClusterError(
-            f"Slurm would not take the batch jobs: {said}. What was asked for: "
-            f"{', '.join(line.removeprefix('#SBATCH ') for line in directives)}. Give the cluster "
-            "file a queue, account, cores, memory and walltime that `sinfo` and `sacctmgr` show"
+            f"Slurm is not set up on this machine, or does not answer: {said}. Run this where "
+            "`sinfo` shows the partitions, such as on a login node, or use another cluster"
         )
+    raise ClusterError(
+        f"Slurm would not take the batch jobs: {said}. What the cluster file asks for, and in "
+        f"brackets the option of sbatch: {_asked(script, file)}. Give it a queue, account, cores, "
+        "memory and walltime that `sinfo` and `sacctmgr` show"
+    )
+
+
+def _asked(script: str, file: Mapping[str, Any]) -> str:
+    """What a batch job asks for, with the keys of the cluster file."""
+    lines = [line for line in script.splitlines() if line.startswith("#SBATCH ")]
+    options = [line.removeprefix("#SBATCH ") for line in lines]
+    given = {option: KEYS.get(re.split("[ =]", option)[0]) for option in options}
+    asked = [f"{key}: {file[key]} ({option})" for option, key in given.items() if key]
+    return ", ".join([*asked, *(f"directives: {option}" for option in file["directives"])])
 
 
 def look(cluster: Any) -> Outlook:

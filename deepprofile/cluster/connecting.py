@@ -34,10 +34,9 @@ SPECS: dict[str, type[ClusterSpec]] = {
     "address": AddressSpec,
 }
 """Kinds of cluster files."""
-INTERRUPTED = (
-    "interrupted: what was published stays, and the same command goes on from there. What Dask "
-    "says below of workers that it stops is no fault."
-)
+INTERRUPTED = "interrupted: {kept}. What Dask says below of workers that it stops is no fault."
+GOES_ON = "what was published stays, and the same command goes on from there"
+NOTHING_KEPT = "what was not finished does not count, and the same command begins anew"
 
 
 def connect(spec: str | Path | ClusterSpec = LOCAL) -> Client:
@@ -63,11 +62,15 @@ def connect(spec: str | Path | ClusterSpec = LOCAL) -> Client:
 
 
 @contextmanager
-def connected(spec: str | Path | ClusterSpec = LOCAL) -> Iterator[Client]:
+def connected(spec: str | Path | ClusterSpec = LOCAL, kept: str = NOTHING_KEPT) -> Iterator[Client]:
     """A client, see `connect`, that is closed at the end of the ``with`` block.
 
     Worker processes that are slow to stop are killed; on a busy machine even that may take longer
     than Dask waits for it, which is no fault of what was done.
+
+    Args:
+        spec: see `connect`.
+        kept: what becomes of the work if it is interrupted, for the message.
     """
     with ExitStack() as stack:
         try:
@@ -76,7 +79,7 @@ def connected(spec: str | Path | ClusterSpec = LOCAL) -> Iterator[Client]:
             with _named_if_lost(client):
                 yield client
         except KeyboardInterrupt:
-            notice("interrupted", INTERRUPTED)
+            notice("interrupted", INTERRUPTED.format(kept=kept))
             raise
 
 

@@ -1,5 +1,8 @@
 """Clusters of pods."""
 
+import atexit
+from collections.abc import Callable
+from contextlib import suppress
 from math import ceil
 from secrets import token_hex
 from typing import Annotated, Any, Literal, Self
@@ -12,11 +15,12 @@ from deepprofile.cluster.base import (
     ALLOWED_FAILURES,
     GPU,
     Adaptive,
+    Amount,
     ClusterSpec,
     Count,
     OwningClient,
-    Size,
     Time,
+    WorkerMemory,
     extra_module,
     started,
 )
@@ -34,6 +38,13 @@ SUFFIX_BYTES = 3
 that ends takes it away."""
 LONGEST_NAME = 53 - 1 - 2 * SUFFIX_BYTES
 """Characters of a name: Kubernetes has 63, of which the operator takes ``-scheduler``."""
+
+ADVICE = (
+    "Try `kubectl get daskclusters` here. It needs an API server (`kubectl config "
+    "current-context`; the variable KUBECONFIG names a file for another one; in a pod, a service "
+    "account), Dask's operator in it, and the right to make such resources: see deploy/README.md"
+)
+"""What to do where a cluster can't be made."""
 
 
 class KubernetesSpec(ClusterSpec):
@@ -65,7 +76,7 @@ class KubernetesSpec(ClusterSpec):
     workers: Count | None = None
     adaptive: Adaptive | None = None
     cores: Count = 1
-    memory: Size = "8GiB"
+    memory: Amount = "8GiB"
     gpus: Annotated[int, Field(ge=0, le=1)] = 0
     environment: dict[str, str] = Field(default_factory=dict)
     secret: str | None = None
@@ -88,8 +99,11 @@ class KubernetesSpec(ClusterSpec):
             "shutdown_on_close": True,
             "quiet": True,
         }
+        _have_quiet_at_exit(module.kubecluster.kubecluster.reap_clusters)
         cluster = started(
-            "kubernetes", lambda: module.KubeCluster(custom_cluster_spec=resource, **options)
+            "kubernetes",
+            lambda: module.KubeCluster(custom_cluster_spec=resource, **options),
+            ADVICE,
         )
         client = OwningClient(cluster)  # type: ignore[no-untyped-call]
         most = self.adaptive.maximum if self.adaptive is not None else self.workers or 0
@@ -158,6 +172,17 @@ class KubernetesSpec(ClusterSpec):
         }
 
     @property
+    def worker_memory(self) -> WorkerMemory | None:
+        """See `ClusterSpec.worker_memory`."""
+        more = "a larger memory, or fewer threads_per_worker"
+        return WorkerMemory(parse_bytes(self.memory), f"memory: {self.memory}", more)
+
+    @property
+    def has_gpus(self) -> bool:
+        """See `ClusterSpec.has_gpus`."""
+        return self.gpus > 0
+
+    @property
     def _idle_seconds(self) -> int:
         """In the form of the operator: whole seconds."""
         return ceil(parse_timedelta(self.idle_timeout))
@@ -166,3 +191,18 @@ class KubernetesSpec(ClusterSpec):
     def _memory(self) -> str:
         """In the form of Kubernetes: bytes."""
         return str(parse_bytes(self.memory))
+
+
+def _have_quiet_at_exit(reap: Callable[[], None]) -> None:
+    """Let dask-kubernetes take away at exit what a stopped start has left, without a traceback.
+
+    It tries also where nothing could be made, as no API was reached.
+    """
+    atexit.unregister(reap)
+    atexit.unregister(_quietly)
+    atexit.register(_quietly, reap)
+
+
+def _quietly(reap: Callable[[], None]) -> None:
+    with suppress(Exception):
+        reap()

@@ -13,7 +13,9 @@ from deepprofile.cluster.base import (
     Count,
     OwningClient,
     Size,
+    WorkerMemory,
     extra_module,
+    limited_memory,
 )
 from deepprofile.cluster.process import cores, set_environment, worker_environment
 
@@ -44,6 +46,11 @@ class LocalSpec(ClusterSpec):
             dashboard_address=LOOPBACK,
             resources=self.resources or None,
         )
+
+    @property
+    def worker_memory(self) -> WorkerMemory | None:
+        """See `ClusterSpec.worker_memory`."""
+        return limited_memory(self.memory_limit)
 
 
 class CudaSpec(ClusterSpec):
@@ -78,6 +85,16 @@ class CudaSpec(ClusterSpec):
             resources={GPU: self.threads_per_worker},
         )
         return OwningClient(cluster)  # type: ignore[no-untyped-call]
+
+    @property
+    def worker_memory(self) -> WorkerMemory | None:
+        """See `ClusterSpec.worker_memory`."""
+        return limited_memory(self.memory_limit)
+
+    @property
+    def has_gpus(self) -> bool:
+        """See `ClusterSpec.has_gpus`."""
+        return True
 
 
 def _visible_gpus() -> int:

@@ -2,7 +2,9 @@
 
 import logging
 import os
+import signal
 import sys
+import threading
 
 import dask
 import psutil
@@ -99,13 +101,16 @@ def keep_from_deadlock() -> None:
 
 
 class QuietWorker(WorkerPlugin):
-    """Keeps the tracebacks of failing jobs out of the terminal."""
+    """Keeps tracebacks of failing jobs, and of Ctrl-C, out of the terminal."""
 
     name = "deepprofile-quiet"
 
     def setup(self, worker: Worker) -> None:
         """Called by Dask in every worker."""
         be_quiet("distributed.worker")
+        if threading.current_thread() is threading.main_thread():  # in a process of its own
+            # Ctrl-C reaches all processes of a terminal; the run closes its workers in order.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def be_quiet(logger: str) -> None:

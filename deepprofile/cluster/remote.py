@@ -1,5 +1,9 @@
 """Clusters on other machines: by SSH, or a scheduler that runs already."""
 
+import asyncio
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -17,7 +21,9 @@ from deepprofile.cluster.base import (
     PatientClient,
     Section,
     Size,
+    WorkerMemory,
     extra_module,
+    limited_memory,
     started,
 )
 from deepprofile.cluster.checks import unguard
@@ -25,6 +31,8 @@ from deepprofile.cluster.process import set_environment, worker_environment
 from deepprofile.events import notice
 from deepprofile.places import redacted
 
+LOGIN_SECONDS = 30
+"""How long a machine may take to let SSH in."""
 CONNECT_SECONDS = 10
 """How long a scheduler may take to answer."""
 SETTINGS = {
@@ -61,7 +69,7 @@ class SshSpec(ClusterSpec):
 
     def start(self) -> Client:
         """Start scheduler and workers on the machines."""
-        extra_module("asyncssh", "ssh", "use another cluster")
+        module = extra_module("asyncssh", "ssh", "use another cluster")
         from distributed import SSHCluster
 
         threads = self.workers_per_host * self.threads_per_worker
@@ -69,11 +77,14 @@ class SshSpec(ClusterSpec):
         known = {"known_hosts": self.known_hosts} if self.known_hosts else {}
         options = {"username": self.user, "client_keys": list(self.keys) or None, "port": self.port}
         chosen = {name: value for name, value in options.items() if value is not None}
+        connect_options = {**chosen, **known}
+        with ThreadPoolExecutor(1) as pool:  # this thread may have a loop of its own
+            pool.submit(asyncio.run, self._check_hosts(module, connect_options)).result()
         cluster = started(
             f"ssh {', '.join(self.hosts)}",
             lambda: SSHCluster(
                 self.hosts,
-                connect_options={**chosen, **known},
+                connect_options=connect_options,
                 worker_options={
                     "nthreads": self.threads_per_worker,
                     "memory_limit": self.memory_limit,
@@ -84,6 +95,39 @@ class SshSpec(ClusterSpec):
             ),
         )
         return OwningClient(cluster)  # type: ignore[no-untyped-call]
+
+    @property
+    def worker_memory(self) -> WorkerMemory | None:
+        """See `ClusterSpec.worker_memory`."""
+        return limited_memory(self.memory_limit)
+
+    async def _check_hosts(self, asyncssh: Any, options: Mapping[str, Any]) -> None:
+        """Log into all machines: where one refuses, Dask does not say which."""
+        command = f'{self.python or sys.executable} -c "import distributed"'
+
+        async def problem(host: str) -> str:
+            try:
+                async with asyncssh.connect(
+                    host, connect_timeout=LOGIN_SECONDS, **options
+                ) as connection:
+                    done = await connection.run(command)
+            except (OSError, ValueError, asyncssh.Error) as error:
+                return f"{host}: {error or type(error).__name__}"
+            lines = str(done.stderr).strip().splitlines() or ["no output"]
+            return f"{host}: `{command}` fails there ({lines[-1]})" if done.exit_status else ""
+
+        hosts = list(dict.fromkeys(self.hosts))
+        found = zip(hosts, await asyncio.gather(*map(problem, hosts)), strict=True)
+        problems = {host: said for host, said in found if said}
+        if problems:
+            who = f"{self.user}@" if self.user else ""
+            login = f"ssh -p {self.port} {who}{next(iter(problems))} true"
+            raise ClusterError(
+                f"SSH can't start Dask on {len(problems)} of {len(hosts)} machines: "
+                f"{'; '.join(problems.values())}. `{login}` must work without a question: with a "
+                "key that has no passphrase, and a known host. Keys of the cluster file for it: "
+                "hosts, port, user, keys, known_hosts; and python, where it lies elsewhere there"
+            )
 
 
 class Tls(Section):

@@ -3,7 +3,7 @@
 import math
 from typing import Annotated, Any, Literal, Self
 
-from dask.utils import parse_timedelta
+from dask.utils import parse_bytes, parse_timedelta
 from distributed import Client
 from pydantic import AfterValidator, model_validator
 
@@ -11,11 +11,12 @@ from deepprofile.cluster.base import (
     GPU,
     LOOPBACK,
     Adaptive,
+    Amount,
     ClusterSpec,
     Count,
     OwningClient,
-    Size,
     Time,
+    WorkerMemory,
     extra_module,
     started,
 )
@@ -72,7 +73,7 @@ class SlurmSpec(ClusterSpec):
     jobs: Count | None = None
     adaptive: AdaptiveJobs | None = None
     cores: Count
-    memory: Size
+    memory: Amount
     queue: str | None = None
     account: str | None = None
     walltime: str = "08:00:00"
@@ -98,7 +99,7 @@ class SlurmSpec(ClusterSpec):
         """Submit the batch jobs; the scheduler runs in this process."""
         cluster = started("slurm", self.cluster)
         try:
-            try_to_submit(cluster.job_script())
+            try_to_submit(cluster.job_script(), self.model_dump())
         except BaseException:
             cluster.close()
             raise
@@ -126,6 +127,22 @@ class SlurmSpec(ClusterSpec):
             wait_count=math.ceil(parse_timedelta(self.adaptive.keep_idle) / ADAPT_SECONDS),
             worker_key=batch_job if self._processes > 1 else None,
         )
+
+    @property
+    def worker_memory(self) -> WorkerMemory | None:
+        """See `ClusterSpec.worker_memory`."""
+        n, given = self._processes, f"memory: {self.memory}"
+        if n == 1:
+            more = "a larger memory, or fewer threads_per_worker"
+        else:
+            given += f" for {n} workers of a batch job, cores / threads_per_worker"
+            more = "a larger memory, or fewer cores"
+        return WorkerMemory(parse_bytes(self.memory) // n, given, more)
+
+    @property
+    def has_gpus(self) -> bool:
+        """See `ClusterSpec.has_gpus`."""
+        return self.gpus > 0
 
     @property
     def _processes(self) -> int:

@@ -21,7 +21,7 @@ from deepprofile.stages.devices import able_workers, workers_apart
 from deepprofile.stages.publication import fingerprint_of, inputs_of
 from deepprofile.stages.stations import ground_truth_attributes
 from deepprofile.stages.train import plan, settings_of
-from deepprofile.store import JobFailure, check_memory, run_jobs
+from deepprofile.store import JobFailure, Need, check_memory, run_jobs
 
 BEFORE = ("synthesize", "ingest", "collocate", "sample")
 """Stages whose results an experiment needs."""
@@ -36,10 +36,22 @@ def run_experiment(experiment: Experiment, client: Client, console: Console) -> 
         StageError: if a stage before can't go on; else as `compare_runs`.
     """
     context = Context(experiment.recipe, client, console)
-    stages = [name for name in BEFORE if experiment.recipe.synthetic or name != "synthesize"]
-    chain.run(stages, context)
+    chain.run(_stages_before(experiment), context)
     console.print(f"[bold]{experiment.definition.name}[/bold]")
     return compare_runs(experiment, context)
+
+
+def check_cluster(experiment: Experiment, cluster: str) -> None:
+    """Stop before a cluster is started whose file gives workers too little memory.
+
+    Raises:
+        ClusterError, JobError: see `chain.check_cluster`.
+    """
+    chain.check_cluster(experiment.recipe, _stages_before(experiment), cluster, [_need(experiment)])
+
+
+def _stages_before(experiment: Experiment) -> list[str]:
+    return [name for name in BEFORE if experiment.recipe.synthetic or name != "synthesize"]
 
 
 def compare_runs(experiment: Experiment, context: Context) -> str:
@@ -70,6 +82,12 @@ def compare_runs(experiment: Experiment, context: Context) -> str:
     return figure
 
 
+def _need(experiment: Experiment) -> Need:
+    """Memory that a worker needs for the largest training, of which it has one at a time."""
+    needed = max((plan(run.recipe) for run in experiment.runs), key=lambda made: made.job_memory)
+    return needed.need("training")
+
+
 def _train(experiment: Experiment, context: Context) -> list[JobFailure]:
     """Run what is outstanding, one training at a time in each worker process."""
     device, able = able_workers(context)
@@ -79,14 +97,7 @@ def _train(experiment: Experiment, context: Context) -> list[JobFailure]:
     context.console.print(f"  {len(jobs)} of {len(experiment.runs)} runs to do, {there} done")
     if not jobs:
         return []
-    needed = max((plan(run.recipe) for run in experiment.runs), key=lambda made: made.job_memory)
-    check_memory(
-        context.client,
-        needed.job_memory,
-        "training",
-        worker_memory=needed.worker_memory,
-        n_jobs=1,
-    )
+    check_memory(context.client, [_need(experiment)])
     shares: dict[str, float] = {}
     with meter(context.console, "runs", len(jobs)) as progress:
 

@@ -5,6 +5,7 @@ a worker process that has not begun to log in this form yet) comes through a pip
 JSON object there becomes the message of one.
 """
 
+import atexit
 import faulthandler
 import json
 import logging
@@ -134,11 +135,15 @@ def _matters(record: logging.LogRecord) -> bool:
 
 @contextmanager
 def json_lines() -> Iterator[None]:
-    """Have every line on standard error be one JSON object, of child processes as well."""
+    """Have every line on standard error be one JSON object, of child processes as well.
+
+    What a process writes after that, as it exits, is dropped.
+    """
     sys.stderr.flush()
     target = os.dup(ERROR)
     handler = LineHandler(target)
     with ExitStack() as stack:
+        stack.callback(atexit.register, _drop_errors)
         stack.callback(os.close, target)
         if not faulthandler.is_enabled():
             # Nobody reads the pipe of a process that has crashed.
@@ -149,6 +154,13 @@ def json_lines() -> Iterator[None]:
         stack.callback(_hook())
         stack.enter_context(records_for_lines())
         yield
+
+
+def _drop_errors() -> None:
+    """At exit Dask ends clusters that were interrupted as they started, and not in silence."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, ERROR)
+    os.close(nowhere)
 
 
 @contextmanager

@@ -57,6 +57,19 @@ class Summary:
         if handle is not None:
             handle(self, event)
 
+    def lost(self, event: Mapping[str, Any], now: float) -> None:
+        """Whoever sent this as the last event of a run has gone: it has ended, nobody knows how.
+
+        Args:
+            event: the event.
+            now: when that was noticed, in seconds.
+        """
+        if "stage" in event:
+            self._set("stage_running", event, 0)
+        self._set("run_finished_timestamp_seconds", event, now)
+        for name in ("run_exit_code", "run_seconds"):  # those of the run before
+            self.values.get(name, {}).pop(_labels(name, event), None)
+
     def value(self, name: str, *labels: str) -> float | None:
         """One value, if there is one."""
         return self.values.get(name, {}).get(labels)
@@ -105,6 +118,8 @@ class Summary:
         self._set("stage_seconds", event, event["seconds"])
 
     def _jobs(self, event: Mapping[str, Any]) -> None:
+        if "stage" in event:  # one that was cut off and is back
+            self._set("stage_running", event, 1)
         self._add("stage_jobs", event, event["added"])
         self._add("stage_jobs_done", event, event["done"])
         self._add("stage_jobs_failed", event, event["failed"])

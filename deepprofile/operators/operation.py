@@ -16,7 +16,7 @@ from rich.console import Console
 
 from deepprofile import __version__, events
 from deepprofile.cluster import connected
-from deepprofile.cluster.connecting import spec_of
+from deepprofile.cluster.connecting import GOES_ON, spec_of
 from deepprofile.exit_codes import Code, code_of
 from deepprofile.operators.cluster_line import elastic_range, state_of
 from deepprofile.operators.logs import JsonLogs
@@ -46,7 +46,7 @@ class Operation:
     def connected(self, cluster: str) -> Iterator[Client]:
         """A client of the cluster, which is described; scheduler and run know of each other."""
         spec = spec_of(cluster)
-        with connected(spec) as client:
+        with connected(spec, GOES_ON) as client:
             state = state_of(client, elastic_range(spec))
             events.say(
                 self.console,

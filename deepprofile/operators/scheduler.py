@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from queue import SimpleQueue
@@ -30,13 +31,18 @@ FLUSH_SECONDS = 5.0
 """A run that ends waits this long at most for what has not been sent yet."""
 MOST_WAITING = 10_000
 """Events that may wait to be sent."""
+NOT_SENT = (
+    "warning: the scheduler does not take what this run says of itself ({why}): its /metrics miss "
+    "the rest of this run, which does not wait for that"
+)
 
 
 class Observer(SchedulerPlugin):
     """Adds metrics of runs to the scheduler's ``/metrics``, and tells how many workers there are.
 
     Clients register it by its name, and only the first one does; without prometheus-client in the
-    scheduler it has no metrics.
+    scheduler it has no metrics. A client that goes and has not said how its run ended was killed
+    or cut off.
     """
 
     name = "deepprofile-observer"
@@ -45,6 +51,8 @@ class Observer(SchedulerPlugin):
     async def start(self, scheduler: Scheduler) -> None:
         """Called by Dask in the scheduler."""
         self.summary = Summary()
+        self._scheduler = scheduler
+        self._unfinished: dict[str, dict[str, Any]] = {}  # last event of runs, by client
         _serve(self)
 
     async def close(self) -> None:
@@ -53,8 +61,21 @@ class Observer(SchedulerPlugin):
 
     def log_event(self, topic: str, msg: Any) -> None:
         """Called by Dask for each event of any topic."""
-        if topic == TOPIC:
-            self.summary.update(msg)
+        if topic != TOPIC:
+            return
+        self.summary.update(msg)
+        if msg["event"] == "run finished":
+            self._unfinished.pop(msg["client"], None)
+        else:
+            self._unfinished[msg["client"]] = msg
+            if msg["client"] not in self._scheduler.clients:  # it went before this was read
+                self.remove_client(self._scheduler, msg["client"])
+
+    def remove_client(self, scheduler: Scheduler, client: str) -> None:
+        """Called by Dask when a client has gone, in order or not."""
+        last = self._unfinished.pop(client, None)
+        if last is not None:
+            self.summary.lost(last, time.time())
 
     def add_worker(self, scheduler: Scheduler, worker: str) -> None:
         """Called by Dask when a worker has joined."""
@@ -103,12 +124,13 @@ class Forwarder(logging.Handler):
 
     Metrics are no part of the work. A thread of its own sends, so no event waits for the scheduler,
     wherever it happens: Dask's own thread has events too. Where the scheduler does not answer in
-    ANSWER_SECONDS, the forwarder gives up. Without a client it sends nothing.
+    ANSWER_SECONDS, the forwarder gives up and says so, in that thread. Without a client it sends
+    nothing.
     """
 
     def __init__(self, client: Client | None) -> None:
         super().__init__(logging.DEBUG)
-        self._client = client
+        self._client, self._full = client, False
         self._waiting: SimpleQueue[dict[str, Any] | threading.Event | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._send_all, name="deepprofile-run", daemon=True)
         self._thread.start()
@@ -128,19 +150,20 @@ class Forwarder(logging.Handler):
 
     def send(self, event: dict[str, Any]) -> None:
         """Have one event sent, as it is of use there: texts and numbers."""
-        if self._waiting.qsize() >= MOST_WAITING:
-            self._client = None
-        if self._client is not None:
+        self._full = self._full or self._waiting.qsize() >= MOST_WAITING
+        client = self._client
+        if client is not None and not self._full:
             kept = {k: value for k, value in event.items() if isinstance(value, str | int | float)}
             kept.pop("traceback", None)
-            self._waiting.put(kept)
+            self._waiting.put({**kept, "client": client.id})
 
     def flush(self) -> None:
-        """Wait until all is sent, for FLUSH_SECONDS at most."""
+        """Wait until all is sent, for FLUSH_SECONDS at most; after that, give up."""
         if self._client is not None:
             reached = threading.Event()
             self._waiting.put(reached)
-            reached.wait(FLUSH_SECONDS)
+            if not reached.wait(FLUSH_SECONDS):
+                self._give_up(f"no answer in {FLUSH_SECONDS:g} s")
 
     def finish(self) -> None:
         """Send what is left, as `flush`, and nothing after that."""
@@ -159,6 +182,9 @@ class Forwarder(logging.Handler):
         client = self._client
         if client is None or client.scheduler is None:
             return
+        if self._full:
+            self._give_up(f"{MOST_WAITING} events wait to be sent")
+            return
         try:
             client.sync(
                 client.scheduler.log_event,
@@ -167,8 +193,14 @@ class Forwarder(logging.Handler):
                 asynchronous=False,
                 callback_timeout=ANSWER_SECONDS,
             )
-        except Exception:  # whatever it is, the run does not end for it
+        except Exception as error:  # whatever it is, the run does not end for it
+            self._give_up(type(error).__name__)
+
+    def _give_up(self, why: str) -> None:
+        """Send nothing more and say so, once; no thread that has an event waits for it."""
+        if self._client is not None:
             self._client = None
+            events.notice("metrics not sent", NOT_SENT.format(why=why))
 
 
 @contextmanager

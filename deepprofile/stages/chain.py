@@ -8,10 +8,12 @@ from importlib import import_module
 from types import ModuleType
 
 from deepprofile import events
+from deepprofile.cluster.base import ClusterSpec
+from deepprofile.cluster.connecting import spec_of
 from deepprofile.recipe import Recipe
 from deepprofile.stages.context import Context, Plan, StageError
 from deepprofile.stages.publication import stages_with_failures
-from deepprofile.store import check_memory
+from deepprofile.store import Need, check_memory, check_spec
 
 STAGES = ("synthesize", "ingest", "collocate", "sample", "train", "predict", "evaluate")
 GROWING = ("ingest", "predict")
@@ -57,7 +59,7 @@ def run(chosen: Sequence[str], context: Context) -> None:
     """Run stages one after another, each with its title, progress, summary and time.
 
     Raises:
-        JobError: if a job of a stage would not fit into the smallest worker; nothing was started.
+        JobError: if the jobs of a stage would not fit into a worker; nothing was started.
         StageError: if a stage can't go on.
     """
     if context.recipe.period.grows:
@@ -77,12 +79,8 @@ def run(chosen: Sequence[str], context: Context) -> None:
     if "train" in chosen and context.recipe.training.device == "cuda":
         _check_training(context)
     contexts = {name: settled.get(name, context) for name in chosen}
-    for name, its_own in contexts.items():
-        made: Plan = module_of(name).plan(its_own.recipe)
-        worker_memory, n_jobs = made.worker_memory, made.jobs or None
-        check_memory(
-            context.client, made.job_memory, name, worker_memory=worker_memory, n_jobs=n_jobs
-        )
+    needs = [_plan(name, its_own.recipe).need(name) for name, its_own in contexts.items()]
+    check_memory(context.client, needs)
     for name, its_own in contexts.items():
         with events.stage(name, context.console) as running:
             running.summary = module_of(name).run(its_own)
@@ -100,6 +98,48 @@ def _settled(context: Context) -> Context:
     return settle_device(context)
 
 
-def plans(recipe: Recipe) -> dict[str, Plan]:
-    """What every stage would do, by its name and in order; no data is touched."""
-    return {name: module_of(name).plan(recipe) for name in select(recipe, None)}
+def _plan(name: str, recipe: Recipe) -> Plan:
+    made: Plan = module_of(name).plan(recipe)
+    return made
+
+
+def plans(recipe: Recipe, spec: ClusterSpec | None = None) -> dict[str, Plan]:
+    """What every stage would do, by its name and in order; no data is touched.
+
+    Args:
+        recipe: the recipe.
+        spec: the cluster on which it would run; where it has GPUs, ``auto`` predicts on them.
+    """
+    recipe = recipe if spec is None else _with_gpus_of(spec, recipe)
+    return {name: _plan(name, recipe) for name in select(recipe, None)}
+
+
+def check_cluster(
+    recipe: Recipe, chosen: Sequence[str], cluster: str, more: Sequence[Need] = ()
+) -> None:
+    """Stop before a cluster is started whose file gives workers too little memory for a stage.
+
+    Args:
+        recipe: the recipe.
+        chosen: the stages that will run.
+        cluster: a file of ``cluster/``, a scheduler's address or ``local``.
+        more: memory that is needed beside that of the stages.
+
+    Raises:
+        ClusterError: if the file is not valid.
+        JobError: names all stages that don't fit, and what to change.
+    """
+    spec = spec_of(cluster)
+    if spec.worker_memory is None:
+        return
+    recipe = _with_gpus_of(spec, recipe)
+    check_spec(spec, cluster, [*(_plan(name, recipe).need(name) for name in chosen), *more])
+
+
+def _with_gpus_of(spec: ClusterSpec, recipe: Recipe) -> Recipe:
+    """The recipe with the device that ``auto`` comes to on a cluster, as far as its file tells."""
+    if recipe.predict.device != "auto" or not spec.has_gpus:
+        return recipe
+    return recipe.model_copy(
+        update={"predict": recipe.predict.model_copy(update={"device": "cuda"})}
+    )

@@ -7,6 +7,7 @@ from distributed import Client
 from rich.console import Console
 
 from deepprofile.recipe import Recipe
+from deepprofile.store.memory import Need
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ class Plan:
         append_written: most bytes that a day's append writes, whatever the values.
         most_memory: the same as ``job_memory`` for a job that takes all memory of use to it; the
             work is that of such a job. 0: jobs take what they take.
+        at_once: jobs that a worker has at once at most; 0: as many as it has threads.
     """
 
     jobs: int
@@ -136,6 +138,12 @@ class Plan:
     most_memory: int = 0
     append_read: int = 0
     append_written: int = 0
+    at_once: int = 0
+
+    def need(self, stage: str) -> Need:
+        """Memory that a worker needs for the jobs of a stage, of which this is the plan."""
+        n_jobs = self.at_once or self.jobs or None
+        return Need(stage, self.job_memory, self.worker_memory, n_jobs)
 
 
 class StageError(Exception):

@@ -142,10 +142,8 @@ class _Run:
             recipe = context.recipe.model_copy(update={"terrain": None})
             context = Context(recipe, context.client, context.console)
         settled = settle_device(context)
-        for stage in (ingest, predict):
-            made = stage.plan(context.recipe)
-            worker = made.worker_memory
-            check_memory(context.client, made.job_memory, stage.STAGE, worker_memory=worker)
+        planned = {stage.STAGE: stage.plan(context.recipe) for stage in (ingest, predict)}
+        check_memory(context.client, [plan.need(name) for name, plan in planned.items()])
         with events.stage(ingest.STAGE) as running:
             (self._taken_in,) = ingest.update(context)
             require_all(ingest.STAGE, self._taken_in.failed)

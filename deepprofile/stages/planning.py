@@ -7,10 +7,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from deepprofile.cluster.base import ClusterSpec
 from deepprofile.rates import UNITS, WHOLE_MACHINE, Rates, this_machine
 from deepprofile.recipe import Recipe
 from deepprofile.stages.context import Plan
 from deepprofile.stages.sites import Estimate, estimate, n_cores, sites_of, this_site
+from deepprofile.store.memory import size_text, too_large
 
 SCALED = ("predict", "collocate", "train")
 """Stages whose time on other machines is shown."""
@@ -20,7 +22,11 @@ _SHORT = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9))
 
 
 def render_plans(
-    recipe: Recipe, plans: Mapping[str, Plan], rates: Rates | None, source: Path
+    recipe: Recipe,
+    plans: Mapping[str, Plan],
+    rates: Rates | None,
+    source: Path,
+    cluster: tuple[str, ClusterSpec] | None = None,
 ) -> RenderableType:
     """What every stage would do, and how long it would take.
 
@@ -31,12 +37,15 @@ def render_plans(
         plans: plan of each stage by its name, in order.
         rates: measured rates, if there are any.
         source: the file that holds them, or would hold them.
+        cluster: name of a cluster and its specification, to be told whether its workers have the
+            memory.
     """
+    known = [] if cluster is None else [Text(_workers(plans, *cluster))]
     daily = [Text(_append(name, plan)) for name, plan in plans.items() if plan.append_written]
     if rates is None:
         hint = f"There are no rates in {source}: run `deepprofile benchmark` once to see times."
-        return Group(_stages(recipe, plans, None), *daily, Text(hint))
-    parts: list[RenderableType] = [_stages(recipe, plans, rates), *daily]
+        return Group(_stages(recipe, plans, None), *known, *daily, Text(hint))
+    parts: list[RenderableType] = [_stages(recipe, plans, rates), *known, *daily]
     parts.append(_elsewhere(plans, rates))
     return Group(*parts, Text(_origin(rates, source) + _absent(plans, rates)))
 
@@ -71,8 +80,8 @@ def _stages(recipe: Recipe, plans: Mapping[str, Plan], rates: Rates | None) -> T
         table.add_row(
             name,
             f"{plan.jobs:,}",
-            _size(plan.bytes_read),
-            _size(plan.bytes_written),
+            size_text(plan.bytes_read),
+            size_text(plan.bytes_written),
             _memory(plan),
             "" if rates is None else _time(estimate(plan, rates, this_site(rates))),
             plan.note,
@@ -80,13 +89,38 @@ def _stages(recipe: Recipe, plans: Mapping[str, Plan], rates: Rates | None) -> T
     return table
 
 
+def _workers(plans: Mapping[str, Plan], name: str, spec: ClusterSpec) -> str:
+    """Which stages fit into the workers of a cluster."""
+    memory, threads = spec.worker_memory, spec.threads_per_worker
+    if memory is None:
+        return (
+            f"Cluster {name} does not say how much memory a worker has: whether the stages fit is "
+            "known when the first worker has joined, and before the first job."
+        )
+    needs = [plan.need(stage) for stage, plan in plans.items()]
+    large = too_large(needs, memory.size, threads)
+    fitting = ", ".join(need.what for need in needs if need not in large)
+    count = f"{threads} thread{'' if threads == 1 else 's'}"
+    lines = [
+        f"A worker of cluster {name} has {size_text(memory.size)} of memory ({memory.given}) and "
+        f"{count}. Stages that fit: {fitting or 'none'}."
+    ]
+    lines += [f"Does not fit: {need.text(threads)}." for need in large]
+    if large:
+        lines.append(
+            "`deepprofile run` would stop before anything is started. Give the file "
+            f"{memory.more}, or run what does not fit on another cluster (--stage)."
+        )
+    return "\n".join(lines)
+
+
 def _append(name: str, plan: Plan) -> str:
     """What a day more takes."""
     return (
-        f"A day more of {name} reads {_size(plan.append_read)} and writes the last shard of each "
-        "tile with land anew: at most "
-        f"{_size(plan.append_written)}, which is on the last day of a block and of values that "
-        "can't be compressed."
+        f"A day more of {name} reads {size_text(plan.append_read)} and writes the last shard of "
+        "each tile with land anew: at most "
+        f"{size_text(plan.append_written)}, which is on the last day of a block and of values "
+        "that can't be compressed."
     )
 
 
@@ -147,12 +181,4 @@ def _unit_time(seconds: float | None) -> str:
 def _memory(plan: Plan) -> str:
     least = plan.worker_memory + plan.job_memory
     most = plan.worker_memory + plan.most_memory
-    return _size(least) if most <= least else f"{_size(least)} to {_size(most)}"
-
-
-def _size(n_bytes: float) -> str:
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if n_bytes < 1000 or unit == "TB":
-            break
-        n_bytes /= 1000
-    return f"{n_bytes:.0f} {unit}" if n_bytes >= 100 or unit == "B" else f"{n_bytes:.1f} {unit}"
+    return size_text(least) if most <= least else f"{size_text(least)} to {size_text(most)}"

@@ -1,11 +1,13 @@
 """One long task on one worker, with its progress shown where the stage runs."""
 
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 from distributed import get_worker
 
+from deepprofile.events import JobCount
 from deepprofile.progress import meter
 from deepprofile.stages.context import Context
 
@@ -42,15 +44,24 @@ def run_on_worker(
 
 
 @contextmanager
-def shown(context: Context, what: str) -> Iterator[str]:
-    """Show what tasks report under a topic, which is yielded, see `reporter`."""
+def shown(context: Context, what: str, n_tasks: int = 1) -> Iterator[str]:
+    """Show what tasks report under a topic, which is yielded, see `reporter`.
+
+    They count as jobs of the stage: all ended well, or one failed, which ends the others.
+    """
     topic = f"deepprofile {what}"
-    with meter(context.console, what, 100) as progress:
+    with closing(JobCount(n_tasks)) as count, meter(context.console, what, 100) as progress:
         context.client.subscribe_topic(
             topic, lambda event: progress.update(round(100 * event[1][0]), event[1][1])
         )
         try:
             yield topic
+            for _ in range(n_tasks):
+                count.done()
+        except Exception as error:
+            said = "".join(traceback.format_exception(error))
+            count.failed(what, f"{type(error).__name__}: {error}", said)
+            raise
         finally:
             context.client.unsubscribe_topic(topic)
 

@@ -86,6 +86,7 @@ def plan(recipe: Recipe) -> Plan:
         f"{epochs} epochs of {samples:,} samples in {steps:,} steps; cells with stations come on "
         "top",
         {"read": series, "train": samples * epochs},
+        at_once=1,
     )
 
 

@@ -27,6 +27,7 @@ LOOK_SECONDS = 1.0
 """How often one looks whether all workers are still there."""
 END_SECONDS = 30.0
 """How long the others may take to end after one has failed, until it is told why."""
+GOES_ON = "What was saved until then stays: run it again to go on from there."
 
 _meetings: dict[str, TCPStore] = {}
 """In the worker of process 0: the stores where processes meet, by name of the task."""
@@ -80,18 +81,23 @@ def run_together(
     """
     client, meeting = context.client, f"{what} {uuid4().hex}"
     first = workers[0]
-    port = client.run(_open_meeting, meeting, len(workers), workers=[first])[first]
+    opened = client.run(_open_meeting, meeting, len(workers), workers=[first], on_error="return")
+    port = opened[first]
+    if isinstance(port, OSError):
+        raise _lost(what, workers, 0)
+    if isinstance(port, Exception):
+        raise port
     seats = _seats(meeting, port, workers, device, join_seconds)
     futures: list[Future[Any]] = []
     try:
-        with shown(context, what) as topic:
+        with shown(context, what, len(seats)) as topic:
             futures += [_submit(client, seat, topic, function, args) for seat in seats]
             _wait(client, what, dict(zip(workers, futures, strict=True)))
             return futures[0].result()
     finally:
         client.cancel(futures)
-        if first in workers_of(client):
-            client.run(_close_meeting, meeting, workers=[first])
+        if first in workers_of(client):  # it may be lost in this very moment
+            client.run(_close_meeting, meeting, workers=[first], on_error="ignore")
 
 
 def _seats(
@@ -161,18 +167,20 @@ def _reason(
     for error in errors.values():
         if not isinstance(error, (LostProcessError, KilledWorker)):
             return error
-    goes_on = "What was saved until then stays: run it again to go on from there."
-    for number, address in enumerate(workers, 1):
+    for rank, address in enumerate(workers):
         if address not in present or isinstance(errors.get(address), KilledWorker):
-            return StageError(
-                f"{what}: process {number} of {len(workers)} is lost: its worker {address} has "
-                "ended (killed, out of memory or cut off). The other processes were stopped. "
-                f"{goes_on}"
-            )
+            return _lost(what, workers, rank)
     address, error = next(iter(errors.items()))
     return StageError(
         f"{what}: the processes lost one another, though all their workers are there. {address}: "
-        f"{error}. {goes_on}"
+        f"{error}. {GOES_ON}"
+    )
+
+
+def _lost(what: str, workers: Sequence[str], rank: int) -> StageError:
+    return StageError(
+        f"{what}: process {rank + 1} of {len(workers)} is lost: its worker {workers[rank]} has "
+        f"ended (killed, out of memory or cut off). The other processes were stopped. {GOES_ON}"
     )
 
 

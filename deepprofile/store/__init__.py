@@ -9,7 +9,6 @@ from deepprofile.store.jobs import (
     JobFailure,
     SinglePiece,
     WritingJob,
-    check_memory,
     run_jobs,
 )
 from deepprofile.store.kinds import (
@@ -30,6 +29,7 @@ from deepprofile.store.ledger import (
     planned_head,
     settings_of,
 )
+from deepprofile.store.memory import Need, check_memory, check_spec
 from deepprofile.store.plain import PlainCopy, copy_plain
 from deepprofile.store.read import layers_of, read_cells, read_tile
 from deepprofile.store.repository import (
@@ -60,6 +60,7 @@ __all__ = [
     "JobFailure",
     "LayoutMismatchError",
     "Moment",
+    "Need",
     "NotACubeError",
     "Outcome",
     "PlainCopy",
@@ -75,6 +76,7 @@ __all__ = [
     "Writer",
     "WritingJob",
     "check_memory",
+    "check_spec",
     "coefficients_template",
     "collocation_template",
     "copy_plain",

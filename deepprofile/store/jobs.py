@@ -215,39 +215,6 @@ def workers_of(client: Client) -> dict[str, dict[str, Any]]:
     return dict(client.sync(client.scheduler.identity, n_workers=-1)["workers"])
 
 
-def check_memory(
-    client: Client, needed: int, what: str, *, worker_memory: int = 0, n_jobs: int | None = None
-) -> None:
-    """Refuse jobs that can't fit into the workers, before any is started.
-
-    Args:
-        client: client of the cluster.
-        needed: predicted peak memory of one job in bytes, beside that of its worker.
-        what: what the job does, for the message.
-        worker_memory: what a worker takes before its jobs, in bytes.
-        n_jobs: how many a worker has at once at most; None: one for each of its threads.
-
-    Raises:
-        JobError: if a worker's memory limit is less than the worker and its jobs take, or there is
-            no worker.
-    """
-    workers = workers_of(client)
-    if not workers:
-        raise JobError(f"{what}: {NO_WORKERS}")
-    for address, worker in workers.items():
-        limit, threads = worker["memory_limit"], worker["nthreads"]
-        together = threads if n_jobs is None else min(threads, n_jobs)
-        if limit and worker_memory + together * needed > limit:
-            each = format_bytes(max(0, limit - worker_memory) // together)
-            raise JobError(
-                f"{what} needs {format_bytes(needed)} a job and {format_bytes(worker_memory)} a "
-                f"worker, but worker {address} has {format_bytes(limit)} for {together} "
-                f"jobs at once: {each} for each. Give the workers more memory or fewer threads: "
-                "memory_limit (memory) and threads_per_worker of the cluster file, or "
-                "--memory-limit and --nthreads of `dask worker`."
-            )
-
-
 def _ended(
     client: Client,
     submit: Callable[[Sequence[Job]], list[Future[Any]]],
