@@ -8,10 +8,11 @@ from pathlib import Path
 
 import dask
 import hypothesis
+import one_thread  # noqa: F401
 import pytest
 from distributed import Client, LocalCluster
 from distributed.utils import get_mp_context
-from fault_support import MODULES, contents, context, threads, write
+from fault_support import MODULES, NO_DASHBOARD, contents, context, threads, write
 
 from deepprofile.cluster import keep_from_deadlock
 from deepprofile.testing import object_store as servers
@@ -33,8 +34,12 @@ SLOWEST = (
     "test_train_parallel",
     "test_faults_disk",
     "test_faults_driver",
-    "test_model_training",
     "test_store_publish",
+    "test_experiments",
+    "test_model_labelled",
+    "test_model_training",
+    "test_rates",
+    "test_report",
     "test_assessments_real",
     "test_assessments",
     "test_cluster_network",
@@ -86,9 +91,7 @@ def client() -> Iterator[Client]:
     with dask.config.set({"distributed.scheduler.allowed-failures": 1, METHOD: "forkserver"}):
         get_mp_context()  # Dask names modules of its own first
         context.set_forkserver_preload(MODULES)
-        cluster = LocalCluster(
-            n_workers=N_WORKERS, threads_per_worker=1, dashboard_address="127.0.0.1:0"
-        )
+        cluster = LocalCluster(n_workers=N_WORKERS, threads_per_worker=1, **NO_DASHBOARD)
         connected = Client(cluster)
         for store in _stores:
             connected.register_plugin(servers.SetEnvironment(store.environment))

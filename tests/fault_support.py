@@ -37,9 +37,11 @@ PAUSE = 0.1
 PATIENCE = 120.0
 """Seconds after which a test gives up waiting for another process; never reached if all is well."""
 
+NO_DASHBOARD = {"dashboard_address": "127.0.0.1:0", "scheduler_kwargs": {"dashboard": False}}
+"""Options of a cluster that serves no pages: those take time to import, and a port."""
 context = multiprocessing.get_context("forkserver")
 STAGES = ("ingest", "collocate", "sample", "train", "predict")
-MODULES = ["distributed", *(f"deepprofile.stages.{stage}" for stage in STAGES)]
+MODULES = ["distributed", "s3fs", "one_thread", *(f"deepprofile.stages.{s}" for s in STAGES)]
 """What other processes have imported before they start."""
 context.set_forkserver_preload(MODULES)
 
@@ -105,7 +107,7 @@ def wait_for(path):
 
 def threads():
     """A cluster of threads in this process, which costs no time to start."""
-    return Client(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None)
+    return Client(n_workers=1, threads_per_worker=2, processes=False, **NO_DASHBOARD)
 
 
 def template():

@@ -11,6 +11,7 @@ import xarray as xr
 import yaml
 from collocation_series import three_series
 from distributed import Client
+from fault_support import NO_DASHBOARD
 from prediction_support import note_ingested
 from rich.console import Console
 
@@ -41,7 +42,7 @@ WORLD_DAYS = 6 * BLOCK_DAYS
 @pytest.fixture(scope="module")
 def thread() -> Iterator[Client]:
     """A worker in this process, which sees what a test changes."""
-    with Client(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as one:
+    with Client(n_workers=1, threads_per_worker=1, processes=False, **NO_DASHBOARD) as one:
         yield one
 
 

@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 import yaml
 from distributed import Client
+from fault_support import NO_DASHBOARD
 from rich.console import Console
 from test_stages import RECIPE
 
@@ -36,7 +37,7 @@ SMALL = {
     "ingest": {"blocks_per_commit": 1, "min_fraction": 0.125},
     "collocation": {"min_samples": 20, "bootstrap": 5, "block_days": 10},
     "ground_truth": {"min_days": 15},
-    "evaluate": {"min_days": 3, "min_cells": 1},
+    "evaluate": {"min_days": 3, "min_cells": 8, "replicates": 20},
 }
 
 
@@ -53,8 +54,7 @@ def _context(folder: Path, client, root: str, **changes) -> Context:
 @pytest.fixture(scope="module")
 def thread() -> Iterator[Client]:
     """A worker in this process, which has its modules and compiled functions already."""
-    options = {"processes": False, "dashboard_address": None}
-    with Client(n_workers=1, threads_per_worker=1, **options) as client:
+    with Client(n_workers=1, threads_per_worker=1, processes=False, **NO_DASHBOARD) as client:
         yield client
 
 

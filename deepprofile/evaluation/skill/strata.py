@@ -89,6 +89,8 @@ def compare_classes(
         named = table.assign(**{name: class_names(table[name])})
         cells = cell_means(named, [*keys, name], metrics)
         for names, part in cells.groupby(list(keys), sort=False):
+            if part[name].nunique() < 2:
+                continue
             where = names if isinstance(names, tuple) else (names,)
             tests = (test for metric in metrics for test in _tests(part, name, metric, min_cells))
             lines += [(*where, *test) for test in tests]
@@ -103,13 +105,12 @@ def compare_classes(
 def _tests(
     part: pd.DataFrame, by: str, metric: str, min_cells: int
 ) -> Iterator[tuple[object, ...]]:
-    known = part[part[metric].notna() & (part[by] != UNKNOWN)]
-    classes = {
-        str(name): values.to_numpy(dtype=np.float64)
-        for name, values in known.groupby(by, sort=True)[metric]
-        if len(values) >= min_cells
-    }
-    for (a, one), (b, other) in combinations(classes.items(), 2):
+    names, values = part[by].to_numpy(dtype=str), part[metric].to_numpy(dtype=np.float64)
+    names, values = names[~np.isnan(values)], values[~np.isnan(values)]
+    distinct, counts = np.unique(names, return_counts=True)
+    large = [str(n) for n in distinct[counts >= min_cells] if n != UNKNOWN]
+    for a, b in combinations(large, 2):
+        one, other = values[names == a], values[names == b]
         sizes = (len(one), len(other), one.mean(), other.mean())
         yield (by, metric, a, b, *sizes, *_student(one, other))
 
