@@ -35,6 +35,11 @@ FILE_WIDTH = 140
 """Columns of a table where the output is no terminal."""
 PROBLEMS = 1
 """Exit code of `verify` for a cube that is not sound; 2 means that it could not be checked."""
+COPY_LEFT = (
+    "there is no whole copy. The same command begins anew; in an object store a part of the copy "
+    "is left, which --overwrite replaces"
+)
+"""What an interrupted `publish` leaves."""
 KEEP_DAYS = 30
 CubeUrl = Annotated[str, typer.Argument(help="A cube: a local path or a URL such as s3://…")]
 ClusterOption = Annotated[
@@ -121,7 +126,7 @@ def publish(
     """Copy a cube to plain Zarr, for readers that have xarray alone."""
     console = terminal()
     open_repository(url)  # a wrong place is told before workers start
-    with connected(cluster) as client, meter(console, "copying", 1) as progress:
+    with connected(cluster, COPY_LEFT) as client, meter(console, "copying", 1) as progress:
         copied = copy_plain(
             url,
             output,

@@ -151,6 +151,7 @@ def test_events_that_come_after_their_client_has_gone_or_is_back():
     with_clients = SimpleNamespace(clients=clients)
     asyncio.run(observer.start(with_clients))
     running = partial(observer.summary.value, "stage_running", "first", "predict")
+    ended = partial(observer.summary.value, "run_finished_timestamp_seconds", "first", "run")
     for event, there, expected in (
         ({**labels, "event": "stage started"}, True, 1),
         (None, False, 0),
@@ -166,6 +167,10 @@ def test_events_that_come_after_their_client_has_gone_or_is_back():
         else:
             observer.log_event(TOPIC, event)
         assert running() == expected
+        assert (ended() is None) == bool(expected)
+    clients.update({"d": None})
+    observer.log_event(TOPIC, {**labels, "client": "d", "event": "recipe read", "started": 2.0})
+    assert ended() is None
     asyncio.run(observer.close())
 
 

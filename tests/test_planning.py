@@ -382,7 +382,7 @@ def test_what_does_not_fit_into_the_workers_of_a_file_stops_before_they_start(
     assert ("ingest needs" in text) == (jobs == 8)
     code, out, _ = run_command("plan", GLOBAL, "--cluster", path)
     assert code == 0
-    assert "Does not fit: train needs 4.9 GB" in out and "--stage" in out
+    assert "Does not fit: train needs 4.9 GB" in out and "on another cluster" in out
     fitting = table_line(out, "Stages that fit")
     assert "collocate" in fitting and "train" not in fitting.split("Stages that fit")[1]
 

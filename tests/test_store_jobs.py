@@ -139,7 +139,7 @@ def test_the_memory_of_a_worker_counts_once_whatever_its_threads():
         for words in (
             f"worker {address} has 4.3 GB of memory, which is too little",
             "rounding needs 4.8 GB, that is 2.7 GB for the worker and 537 MB for each of 4 jobs",
-            "memory_limit (of slurm and kubernetes: memory) and threads_per_worker",
+            "memory_limit (of kubernetes memory) and threads_per_worker",
         ):
             assert words in str(error.value)
         check_memory(client, [Need("training", 2**29, 5 * 2**29, 3)])

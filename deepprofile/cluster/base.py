@@ -97,8 +97,9 @@ class WorkerMemory:
 
 
 def limited_memory(memory_limit: str) -> WorkerMemory | None:
-    """What a key ``memory_limit`` gives; None for "auto", and for no limit."""
+    """What a key ``memory_limit`` gives; None for "auto", a share of the machine and no limit."""
     size = 0 if memory_limit == "auto" else parse_bytes(memory_limit)
+    size = size if size > 1 else 0  # Dask takes 1 for the whole machine
     more = "a larger memory_limit, or fewer threads_per_worker"
     return WorkerMemory(size, f"memory_limit: {memory_limit}", more) if size else None
 

@@ -15,6 +15,7 @@ from typing import Any
 import dask
 from dask.utils import parse_timedelta
 from distributed import Adaptive
+from distributed.deploy.cluster import Cluster
 from distributed.scheduler import WorkerState
 
 from deepprofile.cluster.base import ClusterError, Outlook
@@ -36,7 +37,7 @@ KEYS = {
 """Options of sbatch, and the keys of a cluster file that give them."""
 NO_SLURM = (
     *("configuration source", "configuration file", "slurm controller", "control machine address"),
-    *("has not answered", "munge", "authentication error"),
+    *("has not answered", "timed out", "zero bytes", "munge", "authentication error"),
 )
 """Words of commands on a machine where Slurm is not set up, or does not answer."""
 
@@ -105,7 +106,8 @@ def replacing(kind: Any) -> Any:
                 # A strong reference would be one too many when the cluster closes meanwhile.
                 lost = weakref.ref(self.workers[name]) if name in self.workers else None
                 asyncio.get_running_loop().call_later(seconds, self._replace, name, msg, lost)
-            super()._update_worker_status(op, msg)
+            # SpecCluster's own would forget the batch job, so that it is submitted anew.
+            Cluster._update_worker_status(self, op, msg)
 
         async def _close(self) -> None:
             self._created.clear()  # dask-jobqueue's jobs never say that they are closed
@@ -174,7 +176,7 @@ def _asked(script: str, file: Mapping[str, Any]) -> str:
     lines = [line for line in script.splitlines() if line.startswith("#SBATCH ")]
     options = [line.removeprefix("#SBATCH ") for line in lines]
     given = {option: KEYS.get(re.split("[ =]", option)[0]) for option in options}
-    asked = [f"{key}: {file[key]} ({option})" for option, key in given.items() if key]
+    asked = [f"{key}: {file[key]} ({o})" for o, key in given.items() if key and file[key]]
     return ", ".join([*asked, *(f"directives: {option}" for option in file["directives"])])
 
 

@@ -2,10 +2,11 @@
 
 import asyncio
 import sys
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Coroutine, Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Annotated, Any, Literal, Self
 
 from distributed import Client
@@ -33,6 +34,8 @@ from deepprofile.places import redacted
 
 LOGIN_SECONDS = 30
 """How long a machine may take to let SSH in."""
+IMPORT_SECONDS = 120
+"""How long a machine may take to import Dask, from a cold file system."""
 CONNECT_SECONDS = 10
 """How long a scheduler may take to answer."""
 SETTINGS = {
@@ -78,8 +81,7 @@ class SshSpec(ClusterSpec):
         options = {"username": self.user, "client_keys": list(self.keys) or None, "port": self.port}
         chosen = {name: value for name, value in options.items() if value is not None}
         connect_options = {**chosen, **known}
-        with ThreadPoolExecutor(1) as pool:  # this thread may have a loop of its own
-            pool.submit(asyncio.run, self._check_hosts(module, connect_options)).result()
+        _run_apart(self._check_hosts(module, connect_options))
         cluster = started(
             f"ssh {', '.join(self.hosts)}",
             lambda: SSHCluster(
@@ -110,9 +112,13 @@ class SshSpec(ClusterSpec):
                 async with asyncssh.connect(
                     host, connect_timeout=LOGIN_SECONDS, **options
                 ) as connection:
-                    done = await connection.run(command)
+                    done = await connection.run(command, timeout=IMPORT_SECONDS)
+            except TimeoutError:
+                return f"{host}: no answer within {LOGIN_SECONDS} s"
+            except asyncssh.TimeoutError:
+                return f"{host}: `{command}` has not ended there within {IMPORT_SECONDS} s"
             except (OSError, ValueError, asyncssh.Error) as error:
-                return f"{host}: {error or type(error).__name__}"
+                return f"{host}: {error}"
             lines = str(done.stderr).strip().splitlines() or ["no output"]
             return f"{host}: `{command}` fails there ({lines[-1]})" if done.exit_status else ""
 
@@ -128,6 +134,20 @@ class SshSpec(ClusterSpec):
                 "key that has no passphrase, and a known host. Keys of the cluster file for it: "
                 "hosts, port, user, keys, known_hosts; and python, where it lies elsewhere there"
             )
+
+
+def _run_apart(work: Coroutine[Any, Any, None]) -> None:
+    """Run this in a thread of its own: this one may have a loop, and Ctrl-C ends the wait."""
+    ended: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            ended.set_result(asyncio.run(work))
+        except BaseException as error:
+            ended.set_exception(error)
+
+    Thread(target=run, name="deepprofile-ssh", daemon=True).start()
+    ended.result()
 
 
 class Tls(Section):

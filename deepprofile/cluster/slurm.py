@@ -132,12 +132,15 @@ class SlurmSpec(ClusterSpec):
     def worker_memory(self) -> WorkerMemory | None:
         """See `ClusterSpec.worker_memory`."""
         n, given = self._processes, f"memory: {self.memory}"
-        if n == 1:
-            more = "a larger memory, or fewer threads_per_worker"
-        else:
+        fewer = "threads_per_worker"
+        if n > 1:
             given += f" for {n} workers of a batch job, cores / threads_per_worker"
-            more = "a larger memory, or fewer cores"
-        return WorkerMemory(parse_bytes(self.memory) // n, given, more)
+            fewer = "cores"
+        elif not self.gpus:  # fewer threads alone make more workers of the same memory
+            fewer = "cores and threads_per_worker"
+        return WorkerMemory(
+            parse_bytes(self.memory) // n, given, f"a larger memory, or fewer {fewer}"
+        )
 
     @property
     def has_gpus(self) -> bool:

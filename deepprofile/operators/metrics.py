@@ -107,6 +107,13 @@ class Summary:
                 held = self.values.get(name, {})
                 self.values[name] = {k: v for k, v in held.items() if k[0] != event["recipe"]}
         self._set("run_started_timestamp_seconds", event, event["started"])
+        self._not_lost(event)
+
+    def _not_lost(self, event: Mapping[str, Any]) -> None:
+        """A run goes on: take away what `lost` says of it, or of the one before."""
+        labels = _labels("run_exit_code", event)
+        if self.value("run_exit_code", *labels) is None:
+            self.values.get("run_finished_timestamp_seconds", {}).pop(labels, None)
 
     def _stage_started(self, event: Mapping[str, Any]) -> None:
         self._set("stage_running", event, 1)
@@ -120,6 +127,7 @@ class Summary:
     def _jobs(self, event: Mapping[str, Any]) -> None:
         if "stage" in event:  # one that was cut off and is back
             self._set("stage_running", event, 1)
+            self._not_lost(event)
         self._add("stage_jobs", event, event["added"])
         self._add("stage_jobs_done", event, event["done"])
         self._add("stage_jobs_failed", event, event["failed"])

@@ -142,8 +142,8 @@ class _Run:
             recipe = context.recipe.model_copy(update={"terrain": None})
             context = Context(recipe, context.client, context.console)
         settled = settle_device(context)
-        planned = {stage.STAGE: stage.plan(context.recipe) for stage in (ingest, predict)}
-        check_memory(context.client, [plan.need(name) for name, plan in planned.items()])
+        planned = {ingest: ingest.plan(context.recipe), predict: predict.plan(settled.recipe)}
+        check_memory(context.client, [plan.need(stage.STAGE) for stage, plan in planned.items()])
         with events.stage(ingest.STAGE) as running:
             (self._taken_in,) = ingest.update(context)
             require_all(ingest.STAGE, self._taken_in.failed)

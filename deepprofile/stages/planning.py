@@ -108,8 +108,8 @@ def _workers(plans: Mapping[str, Plan], name: str, spec: ClusterSpec) -> str:
     lines += [f"Does not fit: {need.text(threads)}." for need in large]
     if large:
         lines.append(
-            "`deepprofile run` would stop before anything is started. Give the file "
-            f"{memory.more}, or run what does not fit on another cluster (--stage)."
+            "A command that runs them stops before anything is started. Give the file "
+            f"{memory.more}, or run what does not fit on another cluster."
         )
     return "\n".join(lines)
 

@@ -232,11 +232,23 @@ def _ignore(share: float, note: str) -> None:
 
 
 def _open_meeting(meeting: str, size: int, dask_worker: Any) -> int:
-    """Open a store for processes to meet, at this worker's own address only; its port."""
-    listener = socket.create_server((get_address_host(dask_worker.address), 0))
+    """Open a store for processes to meet, at this worker's own address only; its port.
+
+    Raises:
+        RuntimeError: if no port can be opened at that address.
+    """
+    host = get_address_host(dask_worker.address)
+    try:
+        listener = socket.create_server((host, 0))
+    except OSError as error:  # an OSError would mean that the worker can't be reached
+        raise RuntimeError(
+            f"a training in several processes needs a port at {host}, the address of worker "
+            f"{dask_worker.address}, and the machine has none to give there: {error}. Start "
+            "workers with --host and an address of their own machine"
+        ) from None
     port: int = listener.getsockname()[1]
     _meetings[meeting] = TCPStore(
-        get_address_host(dask_worker.address),
+        host,
         port,
         size,
         True,

@@ -74,8 +74,8 @@ def check_memory(client: Client, needs: Sequence[Need]) -> None:
             raise JobError(
                 f"worker {address} has {size_text(limit)} of memory, which is too little: "
                 f"{_texts(large, threads)}. Give the workers more memory or fewer threads: "
-                "memory_limit (of slurm and kubernetes: memory) and threads_per_worker of the "
-                "cluster file, or --memory-limit and --nthreads of `dask worker`."
+                "memory_limit (of kubernetes memory) and threads_per_worker of the cluster file, "
+                "of slurm memory and cores, or --memory-limit and --nthreads of `dask worker`."
             )
 
 
