@@ -136,6 +136,26 @@ def test_a_client_that_fails_to_close_stops_its_cluster(monkeypatch):
     assert cluster.status is Status.closed
 
 
+def test_a_cluster_that_is_slow_to_stop_is_waited_for_once(monkeypatch):
+    """Python's end would close a client again that has not closed, and wait for a minute."""
+    asked = []
+
+    async def slow(**_):
+        asked.append("close")
+        raise TimeoutError("slow")
+
+    client = Client(n_workers=0, processes=False, dashboard_address="127.0.0.1:0")
+    monkeypatch.setattr("deepprofile.cluster.connecting.connect", lambda spec: client)
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "_close", slow)
+        with connected():
+            pass
+        client.close()
+    assert asked == ["close"]
+    client.status = "running"
+    client.close()
+
+
 def test_an_error_at_the_start_is_not_hidden_by_one_of_closing(scheduler, monkeypatch):
     class Failing(PatientClient):
         def close(self):

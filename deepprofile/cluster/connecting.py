@@ -1,7 +1,7 @@
 """From a cluster file, an address or ``local`` to a client whose workers can do the work."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +84,10 @@ def connected(spec: str | Path | ClusterSpec = LOCAL, kept: str = NOTHING_KEPT) 
 
 
 def _close(client: Client) -> None:
-    with suppress(TimeoutError):
+    try:
         client.close()
+    except TimeoutError:
+        client.status = "closed"  # or Dask would wait for it once more, a minute, as Python ends
 
 
 @contextmanager
