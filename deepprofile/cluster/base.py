@@ -96,14 +96,6 @@ class WorkerMemory:
     more: str
 
 
-def limited_memory(memory_limit: str) -> WorkerMemory | None:
-    """What a key ``memory_limit`` gives; None for "auto", a share of the machine and no limit."""
-    size = 0 if memory_limit == "auto" else parse_bytes(memory_limit)
-    size = size if size > 1 else 0  # Dask takes 1 for the whole machine
-    more = "a larger memory_limit, or fewer threads_per_worker"
-    return WorkerMemory(size, f"memory_limit: {memory_limit}", more) if size else None
-
-
 class ClusterSpec(Section, ABC):
     """What all cluster files have in common.
 
@@ -162,6 +154,25 @@ class ClusterSpec(Section, ABC):
 
     def adapt(self, cluster: Any) -> None:
         """Have workers come and go with the work from now on, where the file says so."""
+
+
+class LimitedSpec(ClusterSpec):
+    """A cluster file that may limit the memory of worker processes.
+
+    Attributes:
+        memory_limit: memory of one worker ("6GiB"), or "auto" for an equal share of its machine.
+    """
+
+    memory_limit: Size = "auto"
+
+    @property
+    def worker_memory(self) -> WorkerMemory | None:
+        """See `ClusterSpec.worker_memory`; None for "auto", and where there is no limit."""
+        size = 0 if self.memory_limit == "auto" else parse_bytes(self.memory_limit)
+        if size <= 1:  # Dask takes 1 for the whole machine
+            return None
+        more = "a larger memory_limit, or fewer threads_per_worker"
+        return WorkerMemory(size, f"memory_limit: {self.memory_limit}", more)
 
 
 @dataclass(frozen=True)

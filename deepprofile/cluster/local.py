@@ -9,29 +9,24 @@ from deepprofile.cluster.base import (
     GPU,
     LOOPBACK,
     ClusterError,
-    ClusterSpec,
     Count,
+    LimitedSpec,
     OwningClient,
-    Size,
-    WorkerMemory,
     extra_module,
-    limited_memory,
 )
 from deepprofile.cluster.process import cores, set_environment, worker_environment
 
 
-class LocalSpec(ClusterSpec):
+class LocalSpec(LimitedSpec):
     """Worker processes on this machine.
 
     Attributes:
         workers: number of worker processes; null means one for each core.
-        memory_limit: memory of one worker ("6GiB"), or "auto" for an equal share of the machine.
         resources: Dask resources of each worker, such as ``{GPU: 8}``.
     """
 
     kind: Literal["local"] = "local"
     workers: Count | None = None
-    memory_limit: Size = "auto"
     resources: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
 
     def start(self) -> Client:
@@ -47,26 +42,19 @@ class LocalSpec(ClusterSpec):
             resources=self.resources or None,
         )
 
-    @property
-    def worker_memory(self) -> WorkerMemory | None:
-        """See `ClusterSpec.worker_memory`."""
-        return limited_memory(self.memory_limit)
 
-
-class CudaSpec(ClusterSpec):
+class CudaSpec(LimitedSpec):
     """One worker process for each GPU of this machine (dask-cuda).
 
     Torch holds the memory of the GPU, in which neither RMM nor Dask's spilling has a part.
 
     Attributes:
         gpus: numbers of the GPUs; null means all that are visible.
-        memory_limit: main memory of one worker, or "auto".
     """
 
     kind: Literal["cuda"]
     threads_per_worker: Count = 8
     gpus: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
-    memory_limit: Size = "auto"
 
     def start(self) -> Client:
         """Start a worker for each GPU."""
@@ -85,11 +73,6 @@ class CudaSpec(ClusterSpec):
             resources={GPU: self.threads_per_worker},
         )
         return OwningClient(cluster)  # type: ignore[no-untyped-call]
-
-    @property
-    def worker_memory(self) -> WorkerMemory | None:
-        """See `ClusterSpec.worker_memory`."""
-        return limited_memory(self.memory_limit)
 
     @property
     def has_gpus(self) -> bool:

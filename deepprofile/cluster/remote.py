@@ -18,13 +18,11 @@ from deepprofile.cluster.base import (
     ClusterError,
     ClusterSpec,
     Count,
+    LimitedSpec,
     OwningClient,
     PatientClient,
     Section,
-    Size,
-    WorkerMemory,
     extra_module,
-    limited_memory,
     started,
 )
 from deepprofile.cluster.checks import unguard
@@ -45,14 +43,13 @@ SETTINGS = {
 """Environment with which a scheduler that is started by hand treats jobs as the others do."""
 
 
-class SshSpec(ClusterSpec):
+class SshSpec(LimitedSpec):
     """Worker processes on machines that SSH reaches, with the same Python environment.
 
     Attributes:
         hosts: names or addresses: of the scheduler, then of the machines of the workers.
         workers_per_host: worker processes on each machine.
         cores_per_host: cores of each machine that they share.
-        memory_limit: memory of one worker, or "auto".
         python: Python on the machines; null means the path of this one.
         user: name to log in with; null means what SSH is configured for.
         keys: private keys; empty for what SSH is configured for.
@@ -63,7 +60,6 @@ class SshSpec(ClusterSpec):
     hosts: Annotated[list[str], Field(min_length=2)]
     workers_per_host: Count = 1
     cores_per_host: Count = 1
-    memory_limit: Size = "auto"
     python: str | None = None
     user: str | None = None
     port: Annotated[int, Field(ge=1, le=65535)] = 22
@@ -97,11 +93,6 @@ class SshSpec(ClusterSpec):
             ),
         )
         return OwningClient(cluster)  # type: ignore[no-untyped-call]
-
-    @property
-    def worker_memory(self) -> WorkerMemory | None:
-        """See `ClusterSpec.worker_memory`."""
-        return limited_memory(self.memory_limit)
 
     async def _check_hosts(self, asyncssh: Any, options: Mapping[str, Any]) -> None:
         """Log into all machines: where one refuses, Dask does not say which."""
