@@ -1,5 +1,6 @@
 """Clusters of every kind that can run here: by TLS, by SSH, as generated job scripts."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import yaml
 from cluster_support import make_certificates, scheduler, ssh_server, tls_options, worker
 
 from deepprofile.cluster import ENVIRONMENT, ClusterError, connect
+from deepprofile.cluster.base import PatientClient
 from deepprofile.cluster.checks import Found, too_many_threads
 from deepprofile.cluster.connecting import read_spec
 from deepprofile.cluster.kubernetes import KubernetesSpec
@@ -147,6 +149,8 @@ def test_no_wrong_or_expired_certificates_get_in(secured, tmp_path, monkeypatch)
     monkeypatch.setattr("deepprofile.cluster.remote.CONNECT_SECONDS", 3)
     with pytest.raises(ClusterError, match=r"needs certificates.*tls: \{ca_file"):
         connect(address)
+    clients = [one for one in gc.get_objects() if issubclass(type(one), PatientClient)]
+    assert {client.status for client in clients} <= {"closed"}  # none is left half made
     missing = {**files, "cert": str(tmp_path / "none.pem")}
     path = write(tmp_path / "missing.yaml", kind="address", address=address, tls=missing)
     with pytest.raises(ClusterError, match=r"tls.cert: there is no file"):

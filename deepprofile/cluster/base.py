@@ -206,6 +206,16 @@ class PatientClient(Client):
         "a longer workers_timeout."
     )
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]
+        except BaseException:
+            # Left half made, it is closed when it is collected as garbage: that may be in the
+            # thread that another client is just starting, which then waits for itself.
+            with suppress(Exception):
+                self.close()  # type: ignore[no-untyped-call]
+            raise
+
 
 class OwningClient(PatientClient):
     """A client that stops its cluster when it is closed."""

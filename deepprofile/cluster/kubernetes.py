@@ -105,7 +105,7 @@ class KubernetesSpec(ClusterSpec):
             lambda: module.KubeCluster(custom_cluster_spec=resource, **options),
             ADVICE,
         )
-        client = OwningClient(cluster)  # type: ignore[no-untyped-call]
+        client = OwningClient(cluster)
         most = self.adaptive.maximum if self.adaptive is not None else self.workers or 0
         client.most_threads = most * self.threads_per_worker
         client.advice = (

@@ -72,7 +72,7 @@ class CudaSpec(LimitedSpec):
             dashboard_address=LOOPBACK,
             resources={GPU: self.threads_per_worker},
         )
-        return OwningClient(cluster)  # type: ignore[no-untyped-call]
+        return OwningClient(cluster)
 
     @property
     def has_gpus(self) -> bool:

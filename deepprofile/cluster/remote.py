@@ -92,7 +92,7 @@ class SshSpec(LimitedSpec):
                 remote_python=self.python,
             ),
         )
-        return OwningClient(cluster)  # type: ignore[no-untyped-call]
+        return OwningClient(cluster)
 
     async def _check_hosts(self, asyncssh: Any, options: Mapping[str, Any]) -> None:
         """Log into all machines: where one refuses, Dask does not say which."""
@@ -183,9 +183,7 @@ class _JoinedClient(PatientClient):
 
 
 def _joined(address: str, security: Security | None) -> PatientClient:
-    return _JoinedClient(  # type: ignore[no-untyped-call]
-        address, timeout=CONNECT_SECONDS, security=security
-    )
+    return _JoinedClient(address, timeout=CONNECT_SECONDS, security=security)
 
 
 def _look_at_settings(client: Client) -> None:

@@ -104,7 +104,7 @@ class SlurmSpec(ClusterSpec):
             cluster.close()
             raise
         cluster.scale(jobs=self.jobs or max(1, self.adaptive.minimum if self.adaptive else 0))
-        client = OwningClient(cluster)  # type: ignore[no-untyped-call]
+        client = OwningClient(cluster)
         most = self.adaptive.maximum if self.adaptive is not None else self.jobs or 0
         client.most_threads = most * self._processes * self.threads_per_worker
         client.outlook = lambda: look(cluster)
