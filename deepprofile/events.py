@@ -165,20 +165,19 @@ def stage(name: str, console: Console | None = None) -> Iterator[Stage]:
     """
     shown = console or Console(quiet=True)
     with bound(stage=name):
-        say(shown, f"[bold]{name}[/bold]", "stage started")
-        started = time.monotonic()
-        running = Stage()
+        started, running = time.monotonic(), Stage()
         try:
+            say(shown, f"[bold]{name}[/bold]", "stage started")
             yield running
+            seconds = time.monotonic() - started
+            line = f"  {running.summary} [dim]({seconds:.1f} s)[/dim]"
+            summary = Text.from_markup(running.summary).plain
+            say(shown, line, "stage finished", seconds=round(seconds, 3), summary=summary)
         except BaseException as error:
             seconds, kind = round(time.monotonic() - started, 3), type(error).__name__
             facts = {"seconds": seconds, "error": kind, "reason": _reason(error)}
             emit("stage stopped", f"{name}: {kind}", logging.ERROR, **facts)
             raise
-        seconds = time.monotonic() - started
-        line = f"  {running.summary} [dim]({seconds:.1f} s)[/dim]"
-        summary = Text.from_markup(running.summary).plain
-        say(shown, line, "stage finished", seconds=round(seconds, 3), summary=summary)
 
 
 def _reason(error: BaseException) -> str:

@@ -377,6 +377,37 @@ def test_the_command_line_outdoes_the_environment(arguments, environment, form):
     assert format_asked(arguments, {"DEEPPROFILE_LOG_FORMAT": environment}) == LogFormat(form)
 
 
+class InterruptAt(logging.Handler):
+    """A signal that comes while an event is being told; keeps the names of all."""
+
+    def __init__(self, event):
+        super().__init__()
+        self.event, self.names = event, []
+
+    def emit(self, record):
+        self.names.append(record.event)
+        if record.event == self.event:
+            raise Terminated
+
+
+@pytest.mark.parametrize("event", ["run started", "stage started", "stage finished"])
+def test_whatever_has_started_ends_however_early_a_signal_comes(event):
+    signal_comes, quiet = InterruptAt(event), Console(quiet=True)
+    events.LOGGER.addHandler(signal_comes)
+    try:
+        with (
+            pytest.raises(Terminated),
+            operation("run", Path("small.yaml"), quiet),
+            events.stage("predict"),
+        ):
+            pass
+    finally:
+        events.LOGGER.removeHandler(signal_comes)
+    names = signal_comes.names
+    assert names[-1] == "run finished"
+    assert ("stage started" in names) == ("stage stopped" in names)
+
+
 def test_sigterm_ends_a_run_in_order(tmp_path):
     """A real process with a worker of its own, whose job waits for what never comes."""
     (tmp_path / "granules").mkdir()

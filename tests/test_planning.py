@@ -268,6 +268,11 @@ def table_line(text: str, *words: str) -> str:
     return next(line for line in text.splitlines() if all(word in line for word in words))
 
 
+def one_line(text: str) -> str:
+    """Without the line breaks, whose places depend on the name of this machine's processor."""
+    return " ".join(text.split())
+
+
 def rendered(plans, rates) -> str:
     return printed(render_plans(load_recipe(GLOBAL), plans, rates, Path("rates.json")))
 
@@ -287,7 +292,7 @@ def test_times_of_other_machines_are_called_scaled_or_assumed(of_globe):
 def test_rates_of_another_machine_are_scaled_here_too(of_globe):
     text = rendered(of_globe, RATES)
     assert "scaled from 2 cores" in table_line(text, "predict", "this machine")
-    assert "This machine is another one" in text
+    assert "This machine is another one" in one_line(text)
 
 
 def test_a_rate_that_an_older_file_has_not_is_named_with_the_way_to_get_it(of_globe, tmp_path):
@@ -296,13 +301,13 @@ def test_a_rate_that_an_older_file_has_not_is_named_with_the_way_to_get_it(of_gl
     save_rates(RATES.model_copy(update={"core": older}), path)
     text = rendered(of_globe, load_rates(path))
     assert "not measured: series" in table_line(text, "predict", "this machine")
-    assert "no rate of series: run `deepprofile benchmark` again" in text
+    assert "no rate of series: run `deepprofile benchmark` again" in one_line(text)
     assert "min" in table_line(text, "collocate", "this machine")
     assert "no rate of" not in rendered(of_globe, RATES)
 
 
 def test_where_cubes_lay_when_rates_were_measured_is_said(of_globe):
-    text = rendered(of_globe, RATES)
+    text = one_line(rendered(of_globe, RATES))
     assert "read from pages in memory and written to a local disk" in text
 
 

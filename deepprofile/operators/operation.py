@@ -130,8 +130,8 @@ def operation(
             "host": platform.node(),
             "process": os.getpid(),
         }
-        events.emit("run started", f"{command} {file}", file=str(file), **details)
         try:
+            events.emit("run started", f"{command} {file}", file=str(file), **details)
             yield running
             running.finish(None)
         except BaseException as error:
