@@ -4,14 +4,13 @@ Classes are a column of the long table: land cover, soil texture, climate, netwo
 whether triple collocation is valid. Small classes are left out of tests, and named.
 """
 
-import warnings
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import false_discovery_control, ttest_ind
+from scipy.stats import false_discovery_control, ttest_ind_from_stats
 
 from deepprofile.evaluation.skill.summaries import (
     CELL,
@@ -26,6 +25,7 @@ KEYS = ("reference", "estimate", "group")
 COLUMNS = (
     *("by", "metric", "class_a", "class_b", "n_a", "n_b", "mean_a", "mean_b", "t", "p", "reason"),
 )
+_PAIR = (*COLUMNS[:-3], "std_a", "std_b")
 CONSTANT = "neither class varies"
 Array = NDArray[np.float64]
 
@@ -92,9 +92,11 @@ def compare_classes(
             if part[name].nunique() < 2:
                 continue
             where = names if isinstance(names, tuple) else (names,)
-            tests = (test for metric in metrics for test in _tests(part, name, metric, min_cells))
-            lines += [(*where, *test) for test in tests]
-    found = pd.DataFrame(lines, columns=[*keys, *COLUMNS])
+            pairs = (p for metric in metrics for p in _pairs(part, name, metric, min_cells))
+            lines += [(*where, *pair) for pair in pairs]
+    found = pd.DataFrame(lines, columns=[*keys, *_PAIR])
+    found["t"], found["p"], found["reason"] = _student(found)
+    found = found[[*keys, *COLUMNS]]
     known = found["p"].notna()
     found["p_adjusted"] = np.nan
     if known.any():
@@ -102,26 +104,33 @@ def compare_classes(
     return found
 
 
-def _tests(
+def _pairs(
     part: pd.DataFrame, by: str, metric: str, min_cells: int
 ) -> Iterator[tuple[object, ...]]:
+    """What a test of two classes is made of, for every pair of classes that are large enough."""
     names, values = part[by].to_numpy(dtype=str), part[metric].to_numpy(dtype=np.float64)
     names, values = names[~np.isnan(values)], values[~np.isnan(values)]
     distinct, counts = np.unique(names, return_counts=True)
     large = [str(n) for n in distinct[counts >= min_cells] if n != UNKNOWN]
+    classes = {name: _moments(values[names == name]) for name in large}
     for a, b in combinations(large, 2):
-        one, other = values[names == a], values[names == b]
-        sizes = (len(one), len(other), one.mean(), other.mean())
-        yield (by, metric, a, b, *sizes, *_student(one, other))
+        of_both = zip(classes[a], classes[b], strict=True)
+        yield (by, metric, a, b, *(moment for both in of_both for moment in both))
 
 
-def _student(one: Array, other: Array) -> tuple[float, float, str]:
-    """Statistic, p-value and why there is none."""
-    if min(len(one), len(other)) < 2:
-        return np.nan, np.nan, "a class has a single cell"
-    if np.ptp(one) == 0 and np.ptp(other) == 0:
-        return np.nan, np.nan, CONSTANT
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a class of equal values beside another
-        statistic, p = ttest_ind(one, other)
-    return float(statistic), float(p), ""
+def _moments(values: Array) -> tuple[int, float, float]:
+    """Number, mean and standard deviation; exactly 0 where all values are the same."""
+    spread = float(np.std(values, ddof=1)) if np.ptp(values) > 0 else 0.0
+    return len(values), float(np.mean(values)), spread
+
+
+def _student(pairs: pd.DataFrame) -> tuple[Array, Array, NDArray[np.str_]]:
+    """Statistics, p-values and why there is none, for all pairs at once."""
+    statistic, p = (np.full(len(pairs), np.nan) for _ in range(2))
+    single = (pairs[["n_a", "n_b"]] < 2).any(axis=1).to_numpy()
+    constant = (pairs[["std_a", "std_b"]] == 0).all(axis=1).to_numpy()
+    tested = pairs[~single & ~constant]
+    one, other = (tested[[f"mean_{c}", f"std_{c}", f"n_{c}"]].to_numpy(float).T for c in "ab")
+    statistic[tested.index], p[tested.index] = ttest_ind_from_stats(*one, *other)
+    reason = np.where(single, "a class has a single cell", np.where(constant, CONSTANT, ""))
+    return statistic, p, reason
