@@ -135,7 +135,8 @@ def test_what_slurm_would_refuse_is_said_at_once(daemons, spec, changes, words):
 
 
 def test_batch_jobs_that_stay_in_the_queue_are_told_and_taken_back(daemons, spec):
-    blocker = ask("sbatch", "--parsable", "--cpus-per-task=4", "--wrap=sleep 600").strip()
+    options = ("--parsable", "--output=/dev/null", "--cpus-per-task=4")
+    blocker = ask("sbatch", *options, "--wrap=sleep 600").strip()
     try:
         wait_until(lambda: queue().get(blocker) == "RUNNING", "the other's batch job does not run")
         with pytest.raises(ClusterError, match=r"no worker after .*is pending \(\w+\).*squeue"):
