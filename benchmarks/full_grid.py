@@ -1,10 +1,11 @@
 """The whole chain on the full grid, with few days and a thin model, and every cell checked.
 
-Run with ``python benchmarks/full_grid.py [--days 44] [--folder FOLDER] [--keep]``; it takes half an
-hour on two cores and 40 GB of disk. Files of the real size are made, one time step a day, on the
-Earth's own land (see `full_size.real_land`). Then ``pipelines/global.yaml`` with these files and a
-thin network (a window of 40 days, few samples) goes from granules to coefficients, a day arrives,
-and ``pipelines/daily.yaml`` takes it in. Prints time and memory of each stage, and checks
+Run with ``python benchmarks/full_grid.py [--days 44] [--folder FOLDER] [--keep]``; it takes a
+quarter of an hour on two cores and 40 GB of disk. Files of the real size are made, one time step a
+day, on the Earth's own land (see `full_size.real_land`). Then ``pipelines/global.yaml`` with these
+files and a thin network (a window of 40 days, few samples) goes from granules to coefficients, a
+day arrives, and ``pipelines/daily.yaml`` takes it in. Prints time and memory of each stage, and
+checks
 
 - by the ledger and by what each commit changed in the store that every land tile of every block was
   written exactly once by the chain, and the last block once more by the daily run;
