@@ -17,7 +17,7 @@ from rich.text import Text
 from deepprofile import events
 from deepprofile.cluster import LOCAL
 from deepprofile.cluster.connecting import spec_of
-from deepprofile.cube_commands import ClusterOption, commands, terminal
+from deepprofile.cube_commands import ClusterOption, commands, details, terminal
 from deepprofile.exit_codes import (
     COMMAND_CODES,
     EXIT_CODES,
@@ -31,6 +31,7 @@ from deepprofile.export import Form, Request, export_layers, layer_of
 from deepprofile.operators.logs import OPTION, VARIABLE, LogFormat, format_asked, json_lines
 from deepprofile.operators.operation import described, operation
 from deepprofile.operators.signals import orderly
+from deepprofile.places_root import writable
 from deepprofile.progress import meter
 from deepprofile.rates import load_rates, rates_path, save_rates
 from deepprofile.recipe import load_recipe
@@ -83,14 +84,15 @@ def run(
     log_format: LogOption = LogFormat.TEXT,
     metrics_file: MetricsOption = None,
 ) -> None:
-    """Run a recipe, or single stages of it; what is done already is not done again."""
+    """Run a recipe, or single stages of it; what is done is not done again, except evaluate."""
     with operation("run", recipe, terminal(log_format), metrics_file) as here:
         document = load_recipe(recipe, root)
         here.about(document.name, document.root)
         chosen = chain.select(document, stage)
         if not retry_failed:  # which stages are to be run again is known later
             chain.check_cluster(document, chosen, cluster)
-        with here.connected(cluster) as client:
+            chain.check_inputs(document, chosen)
+        with writable(document.root), here.connected(cluster) as client:
             chain.run(chosen, Context(document, client, here.console, retry_failed))
 
 
@@ -186,7 +188,7 @@ def experiment(
         chosen = load_experiment(file, root)
         here.about(chosen.recipe.name, chosen.recipe.root, title=False)
         check_cluster(chosen, cluster)
-        with here.connected(cluster) as client:
+        with writable(chosen.recipe.root), here.connected(cluster) as client:
             figure = run_experiment(chosen, client, here.console)
         here.result("figure", figure)
 
@@ -207,7 +209,7 @@ def assess(
     with operation("assess", file, terminal(log_format), metrics_file) as here:
         definition = load_definition(file, root)
         here.about(definition.name, definition.root)
-        with here.connected(cluster) as client:
+        with writable(definition.root), here.connected(cluster) as client:
             result = run_assessment(definition, client, here.console)
         here.result("report", str(result.report))
 
@@ -233,7 +235,7 @@ def daily(
     """Take in the granules that have arrived, predict what they touch, print one line."""
     from deepprofile.stages.daily import run_daily
 
-    with operation("daily", recipe, _details(log_format, verbose), metrics_file) as here:
+    with operation("daily", recipe, details(log_format, verbose), metrics_file) as here:
         document = load_recipe(recipe, root)
         here.about(document.name, document.root, title=False)
         wanted = date.date() if date else None
@@ -246,13 +248,6 @@ def daily(
             events.notice("problem", f"{name}: {report.problem}", level, status=name)
         events.conclude(exit_code=int(report.code), status=name)
     raise typer.Exit(report.code)
-
-
-def _details(log_format: LogFormat, verbose: bool) -> Console:
-    """Where a daily run says what its stages do: nothing of it goes to standard output."""
-    if log_format == LogFormat.JSON:
-        return terminal(log_format)
-    return Console(stderr=True, soft_wrap=True, quiet=not (verbose or sys.stderr.isatty()))
 
 
 def main() -> None:

@@ -57,6 +57,13 @@ def terminal(log_format: LogFormat = LogFormat.TEXT) -> Console:
     return Console(width=None if sys.stdout.isatty() else FILE_WIDTH, soft_wrap=True)
 
 
+def details(log_format: LogFormat, verbose: bool) -> Console:
+    """Where a daily run says what its stages do: nothing of it goes to standard output."""
+    if log_format == LogFormat.JSON:
+        return terminal(log_format)
+    return Console(stderr=True, soft_wrap=True, quiet=not (verbose or sys.stderr.isatty()))
+
+
 @commands.command(epilog=COMMAND_CODES)
 def inspect(
     url: Annotated[str, typer.Argument(help="A cube or a model: a local path or s3://…")],

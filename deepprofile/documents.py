@@ -1,5 +1,6 @@
 """YAML documents that users write: read with clear errors, validated by a pydantic model."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from deepprofile import places
 
 MAX_NAMED = 10
 """Files that a message names."""
+_CLUSTER = re.compile(r"^kind:", re.MULTILINE)
 
 
 class RecipeError(ValueError):
@@ -87,11 +89,17 @@ def _where(error: yaml.YAMLError) -> str:
 
 def _neighbours(folder: Path) -> str:
     """The recipes of a folder, for the message about one that is not there."""
-    names = sorted(path.name for path in folder.glob("*.yaml")) if folder.is_dir() else []
+    files = sorted(folder.glob("*.yaml")) if folder.is_dir() else []
+    names = [path.name for path in files if path.is_file() and not _is_cluster(path)]
     if not names:
         return f"There is no recipe in {folder.resolve()}."
     more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
     return f"Recipes in {folder}: {', '.join(names[:MAX_NAMED])}{more}."
+
+
+def _is_cluster(file: Path) -> bool:
+    """Whether a file describes a cluster: no recipe has this key at its top."""
+    return _CLUSTER.search(file.read_text(encoding="utf-8", errors="replace")) is not None
 
 
 def _explain(file: Path, error: ValidationError, model: type[BaseModel]) -> str:

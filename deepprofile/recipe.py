@@ -419,6 +419,11 @@ def _resolved(document: dict[str, Any]) -> dict[str, Any]:
     root = document.get("root")
     if not isinstance(root, str):
         return document
+    if not root.strip():
+        raise ValueError(
+            "root: is empty, in the file or as --root (a shell variable that is not set?); "
+            "expected a folder or s3://BUCKET/PREFIX"
+        )
     if "://" not in root:
         root = str(Path(root).expanduser().resolve())
 

@@ -19,7 +19,10 @@ from cryptography.x509.oid import NameOID
 
 
 def make_certificates(folder: Path, *, days: int = 2) -> dict[str, str]:
-    """An authority and a certificate of it that is valid from yesterday on for some days."""
+    """An authority and a certificate of it that is valid from yesterday on for some days.
+
+    Beside them lies ``expired.pem``: a certificate of the same authority and key that is not.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     authority = ec.generate_private_key(ec.SECP256R1())
     own = ec.generate_private_key(ec.SECP256R1())
@@ -34,6 +37,8 @@ def make_certificates(folder: Path, *, days: int = 2) -> dict[str, str]:
             serialization.NoEncryption(),
         ),
     }
+    expired = _certificate("localhost", own, "authority", authority, -1, ca=False)
+    (folder / "expired.pem").write_bytes(expired.public_bytes(serialization.Encoding.PEM))
     for name, content in files.items():
         (folder / f"{name}.pem").write_bytes(content)
     return {name: str(folder / f"{name}.pem") for name in files}

@@ -11,14 +11,16 @@ import psutil
 import pytest
 import yaml
 from cluster_support import make_certificates, scheduler, ssh_server, tls_options, worker
+from pydantic import ValidationError
 
 from deepprofile.cluster import ENVIRONMENT, ClusterError, connect
 from deepprofile.cluster.base import PatientClient
 from deepprofile.cluster.checks import Found, too_many_threads
 from deepprofile.cluster.connecting import read_spec
 from deepprofile.cluster.kubernetes import KubernetesSpec
+from deepprofile.cluster.local import LocalSpec
 from deepprofile.cluster.process import PRELOAD, THREADS, worker_environment
-from deepprofile.cluster.slurm import SlurmSpec
+from deepprofile.cluster.slurm import SlurmSpec, walltime_seconds
 
 TLS = dict.fromkeys(["ca_file", "cert", "key"], "x.pem")
 FILES = sorted((Path(__file__).parent.parent / "cluster").glob("*.yaml"))
@@ -257,8 +259,41 @@ def test_a_batch_job_of_slurm_starts_what_its_file_says():
         "--memory-limit 64.00GiB",
         f"--preload-nanny {PRELOAD}",
         "--resources GPU=4",
+        "--lifetime 14100s",  # four hours without five minutes
     ):
         assert option in command
+
+
+SHORT = {"kind": "slurm", "jobs": 1, "cores": 1, "memory": "1GiB"}
+
+
+@pytest.mark.parametrize(
+    ("walltime", "seconds"),
+    [("90", 5400), ("90:30", 5430), ("08:00:00", 28800), ("2-00", 172800), ("1-12:30", 131400),
+     ("1-00:00:01", 86401), ("UNLIMITED", 0)],
+)  # fmt: skip
+def test_walltimes_of_all_forms_of_sbatch(walltime, seconds):
+    assert walltime_seconds(SlurmSpec(**SHORT, walltime=walltime).walltime) == seconds
+
+
+def test_workers_leave_before_a_short_walltime_ends_and_never_without_one():
+    for walltime, option in (("00:10:00", "--lifetime 480s"), ("UNLIMITED", "")):
+        with SlurmSpec(**SHORT, walltime=walltime).cluster() as cluster:
+            script = cluster.job_script()
+            assert option in script
+            assert ("--lifetime" in script) == bool(option)
+
+
+@pytest.mark.parametrize("walltime", ["for ever", "8 hours", "1:2:3:4", "", 43200])
+def test_what_is_no_walltime_is_told(walltime):
+    with pytest.raises(ValidationError, match=r'expected a time .*such as "08:00:00"'):
+        SlurmSpec(**SHORT, walltime=walltime)
+
+
+@pytest.mark.parametrize("limit", ["-6GiB", "6"])
+def test_what_is_no_limit_of_memory_is_told(limit):
+    with pytest.raises(ValidationError, match="expected auto, or an amount with its unit"):
+        LocalSpec(kind="local", memory_limit=limit)
 
 
 UNREACHABLE = [

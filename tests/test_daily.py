@@ -402,7 +402,7 @@ def test_a_silent_archive_is_no_wrong_setup(world, client, monkeypatch):
 def test_a_missing_model_or_archive_is_an_error_of_the_user(world, monkeypatch, capsys):
     monkeypatch.setattr(operation, "connected", lambda *_: pytest.fail("connected"))
     monkeypatch.setattr(sys, "argv", ["deepprofile", "daily", str(world.recipe_path)])
-    for gone, said in ((world.root / "model", "model"), (world.archive, "no granule of smap_l4")):
+    for gone, said in ((world.root / "model", "model"), (world.archive, "products.smap_l4.url")):
         shutil.rmtree(gone)
         with pytest.raises(SystemExit) as stopped:
             cli.main()
@@ -421,6 +421,7 @@ def test_another_root_than_the_recipes(world, monkeypatch, capsys):
         cli.main()
     assert stopped.value.code == 2
     assert f"{elsewhere}/model" in capsys.readouterr().err
+    assert not elsewhere.exists()
 
 
 def test_a_period_without_an_end_is_for_daily_runs(tmp_path):

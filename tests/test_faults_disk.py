@@ -89,6 +89,13 @@ def test_a_full_disk_is_named_and_loses_nothing(driver_client, undisturbed, smal
     assert open_repository(url).list_branches() == {"main"}
 
 
+def test_a_disk_that_is_full_before_there_is_a_cube_is_named(driver_client, small_disk):
+    url = str(small_disk / "cube")
+    fill(small_disk)
+    with pytest.raises(StoreError, match=r"the disk is full \(0 B free at .*Make room there"):
+        write(driver_client, url, 1)
+
+
 def test_a_file_that_may_not_grow_is_named_and_loses_nothing(driver_client, undisturbed, tmp_path):
     url = str(tmp_path / "cube")
     write(driver_client, url, 1)

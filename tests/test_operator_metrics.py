@@ -13,17 +13,21 @@ import urllib.request
 from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from cluster_support import dask_process, scheduler
 from distributed import Client
+from fault_support import threads
 from operator_support import samples, scraped
+from rich.console import Console
 
 from deepprofile import events
 from deepprofile.cluster.connecting import spec_of
 from deepprofile.operators.cluster_line import ClusterState, elastic_range, state_of
 from deepprofile.operators.metrics import Summary, SummaryHandler, attached
+from deepprofile.operators.operation import operation
 from deepprofile.operators.scheduler import TOPIC, WORKERS, Observer, observed
 from deepprofile.progress import meter
 
@@ -304,10 +308,22 @@ def test_the_link_to_the_dashboard_leads_to_it():
 
 def test_without_bokeh_no_link_but_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed.dashboard.scheduler", None)
+    console = Console(record=True, width=200)
     with own_cluster() as client:
         state = state_of(client)
+        with (
+            operation("run", Path("small.yaml"), console) as running,
+            running.connected(client.scheduler.address),
+        ):
+            pass
+    assert state.line in console.export_text()
     assert (state.dashboard, state.workers) == ("", 1)
     assert state.line.endswith('; no dashboard (pip install "deepprofile[dashboard]")')
+
+
+def test_a_dashboard_that_is_switched_off_lacks_nothing():
+    with threads() as client:
+        assert state_of(client).line.endswith("; no dashboard")
 
 
 def test_adaptive_clusters_say_what_they_may_have(tmp_path):

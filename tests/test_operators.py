@@ -213,6 +213,7 @@ def test_who_is_interrupted_hears_what_is_kept(monkeypatch, capsys, tmp_path, ar
         raise KeyboardInterrupt
 
     write_recipe(tmp_path)
+    (tmp_path / "granules").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("deepprofile.cluster.connecting.connect", interrupt)
     monkeypatch.setattr(sys, "argv", ["deepprofile", *arguments])

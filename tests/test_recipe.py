@@ -78,6 +78,14 @@ def test_root_is_made_absolute_and_filled_in(tmp_path, monkeypatch):
     assert recipe.terrain.urls == [f"{tmp_path}/work/dem.nc"]
 
 
+@pytest.mark.parametrize("given", [None, "", " "])
+def test_an_empty_root_is_no_root(tmp_path, given):
+    """It would be the folder in which the command is started."""
+    path = write(tmp_path, **({"root": ""} if given is None else {}))
+    with pytest.raises(RecipeError, match=r"recipe\.yaml: root: is empty.*--root"):
+        load_recipe(path, given)
+
+
 def test_root_of_an_object_store_stays(tmp_path):
     assert load_recipe(write(tmp_path, root="s3://bucket/run")).products["smap_l4"].url == (
         "s3://bucket/run/smap_l4"
@@ -148,7 +156,8 @@ def test_a_file_in_another_encoding_is_named(tmp_path):
 
 def test_a_missing_file_names_the_recipes_that_exist(tmp_path):
     write(tmp_path)
-    with pytest.raises(RecipeError, match=r"recipe\.yaml"):
+    (tmp_path / "slurm.yaml").write_text("# nodes\nkind: slurm\n")
+    with pytest.raises(RecipeError, match=r"Recipes in .*: recipe\.yaml\.$"):
         load_recipe(tmp_path / "recipes.yaml")
 
 

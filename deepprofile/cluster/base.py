@@ -25,13 +25,17 @@ LOOPBACK = "127.0.0.1:0"
 """Address of a dashboard on a free port that nothing outside this machine can reach."""
 
 
+_LEAST_SIZE = 2**20
+
+
 class ClusterError(ValueError):
     """A cluster that can't be described, started or reached; the message says what to do."""
 
 
 def _a_size(value: str) -> str:
-    if value != "auto":
-        parse_bytes(value)
+    size = 0 if value == "auto" else parse_bytes(value)
+    if size < 0 or 1 < size < _LEAST_SIZE:
+        raise ValueError("expected auto, or an amount with its unit such as 6GiB")
     return value
 
 
@@ -182,10 +186,12 @@ class Outlook:
     Attributes:
         text: what is known of them, for messages.
         hopeless: whether none can come any more, as far as that is known.
+        advice: what to do where none comes; empty: what the client says.
     """
 
     text: str
     hopeless: bool = False
+    advice: str = ""
 
 
 class PatientClient(Client):

@@ -17,6 +17,7 @@ from dask.utils import parse_timedelta
 from distributed import Adaptive
 from distributed.deploy.cluster import Cluster
 from distributed.scheduler import WorkerState
+from distributed.utils import format_dashboard_link
 
 from deepprofile.cluster.base import ClusterError, Outlook
 from deepprofile.cluster.checks import REFUSED
@@ -109,6 +110,12 @@ def replacing(kind: Any) -> Any:
             # SpecCluster's own would forget the batch job, so that it is submitted anew.
             Cluster._update_worker_status(self, op, msg)
 
+        @property
+        def dashboard_link(self) -> str:
+            # The scheduler of a run listens to all, its dashboard to this machine alone.
+            port = self.scheduler_info.get("services", {}).get("dashboard")
+            return str(format_dashboard_link("127.0.0.1", port)) if port else ""
+
         async def _close(self) -> None:
             self._created.clear()  # dask-jobqueue's jobs never say that they are closed
             await super()._close()
@@ -180,8 +187,13 @@ def _asked(script: str, file: Mapping[str, Any]) -> str:
     return ", ".join([*asked, *(f"directives: {option}" for option in file["directives"])])
 
 
-def look(cluster: Any) -> Outlook:
-    """What Slurm says of the batch jobs of a cluster, as long as no worker has joined."""
+def look(cluster: Any, output: str) -> Outlook:
+    """What Slurm says of the batch jobs of a cluster, as long as no worker has joined.
+
+    Args:
+        cluster: of batch jobs.
+        output: where they write.
+    """
     asked = {str(job.job_id) for job in list(cluster.workers.values()) if job.job_id}
     if set(cluster.worker_spec) - set(cluster.workers):
         return Outlook("batch jobs are being submitted")
@@ -193,8 +205,15 @@ def look(cluster: Any) -> Outlook:
     found = [line.split(maxsplit=2) for line in said.splitlines()]
     there = [line for line in found if line and line[0] in asked]
     if not there:
-        return Outlook(f"batch job {', '.join(sorted(asked))} has ended", hopeless=True)
-    words = [f"{number} is {state.lower()} ({why})" for number, state, why in there]
+        advice = (
+            f"What it wrote ({output}) says why: prologue or python may fail on the nodes, or the "
+            "interface may not be there. Mend it, and run this again."
+        )
+        return Outlook(f"batch job {', '.join(sorted(asked))} has ended", True, advice)
+    words = [
+        f"{number} is {state.lower()}{f' ({why})' if why != 'None' else ''}"
+        for number, state, why in there
+    ]
     return Outlook(f"batch job {'; '.join(words)}")
 
 

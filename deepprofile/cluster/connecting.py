@@ -1,14 +1,15 @@
 """From a cluster file, an address or ``local`` to a client whose workers can do the work."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-import yaml
 from distributed import Client
 from distributed.comm.core import CommClosedError
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from deepprofile.cluster.base import ClusterError, ClusterSpec
 from deepprofile.cluster.checks import check_workers
@@ -16,6 +17,7 @@ from deepprofile.cluster.kubernetes import KubernetesSpec
 from deepprofile.cluster.local import CudaSpec, LocalSpec
 from deepprofile.cluster.remote import AddressSpec, SshSpec
 from deepprofile.cluster.slurm import SlurmSpec
+from deepprofile.documents import RecipeError, read_document
 from deepprofile.events import notice
 from deepprofile.places import redacted
 
@@ -34,6 +36,13 @@ SPECS: dict[str, type[ClusterSpec]] = {
     "address": AddressSpec,
 }
 """Kinds of cluster files."""
+EXAMPLES = {
+    "memory": "such as 16GiB",
+    "memory_limit": "such as 6GiB",
+    "keep_idle": "such as 5 minutes",
+    "workers_timeout": "such as 10 minutes",
+}
+"""Texts for keys that often get a number instead, for messages."""
 INTERRUPTED = "interrupted: {kept}. What Dask says below of workers that it stops is no fault."
 GOES_ON = "what was published stays, and the same command goes on from there"
 NOTHING_KEPT = "what was not finished does not count, and the same command begins anew"
@@ -105,12 +114,15 @@ def spec_of(text: str) -> ClusterSpec:
     """What a path, an address or ``local`` describes, see `connect`.
 
     Raises:
-        ClusterError: if the file is not valid.
+        ClusterError: if the file or the address is not valid.
     """
     if text == LOCAL:
         return LocalSpec()
     if "://" in text:
-        return AddressSpec(kind="address", address=text)
+        try:
+            return AddressSpec(kind="address", address=text)
+        except ValidationError as error:
+            raise ClusterError(f"cluster: {_problems(error, AddressSpec)}") from None
     return read_spec(Path(text))
 
 
@@ -120,20 +132,9 @@ def read_spec(path: Path) -> ClusterSpec:
     Raises:
         ClusterError: if it can't be read, or a key or value is not allowed.
     """
-    try:
-        document: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ClusterError(
-            f"cluster {path}: can't be read ({error.strerror}). "
-            "Expected a file of cluster/, a scheduler address such as tcp://host:8786, or 'local'."
-        ) from error
-    except yaml.YAMLError as error:
-        raise ClusterError(f"cluster {path}: is not valid YAML: {error}") from error
-    document = {} if document is None else document
-    if not isinstance(document, dict):
-        raise ClusterError(f"cluster {path}: expected keys such as kind; found {document!r}")
+    document = _document(path)
     kind = document.get("kind", "local")
-    if kind not in SPECS:
+    if not isinstance(kind, str) or kind not in SPECS:
         raise ClusterError(
             f"cluster {path}: kind: found {kind!r}; expected one of {', '.join(SPECS)}"
         )
@@ -144,24 +145,60 @@ def read_spec(path: Path) -> ClusterSpec:
             else value
             for key, value in document["tls"].items()
         }
-    try:
-        return SPECS[kind].model_validate(document)
+    try:  # as JSON, in which strict takes lists for tuples, and true for no number
+        return SPECS[kind].model_validate_json(
+            json.dumps(document, default=str), strict=True, context={"file": path}
+        )
     except ValidationError as error:
         allowed = ", ".join(SPECS[kind].model_fields)
         raise ClusterError(
-            f"cluster {path}: {_problems(error)}. Allowed keys of kind {kind}: {allowed}"
+            f"cluster {path}: {_problems(error, SPECS[kind])}. Allowed keys of kind {kind}: "
+            f"{allowed}"
         ) from error
 
 
-def _problems(error: ValidationError) -> str:
-    lines = []
-    for problem in error.errors():
-        key = ".".join(map(str, problem["loc"]))
-        said = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "missing":
-            lines.append(f"{key}: is missing and must be given")
-        elif key:
-            lines.append(f"{key}: found {problem['input']!r}, {said}")
-        else:
-            lines.append(said)
-    return redacted("; ".join(lines))
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        return read_document(path, "kind")
+    except RecipeError as error:
+        if isinstance(error.__cause__, OSError):
+            raise ClusterError(
+                f"cluster {path}: can't be read ({error.__cause__.strerror}). Expected a file of "
+                "cluster/, a scheduler address such as tcp://host:8786, or 'local'."
+            ) from error
+        raise ClusterError(f"cluster {error}") from error
+
+
+def _problems(error: ValidationError, spec: type[ClusterSpec]) -> str:
+    return redacted("; ".join(_problem(one, spec) for one in error.errors()))
+
+
+def _problem(one: Mapping[str, Any], spec: type[ClusterSpec]) -> str:
+    key, found = ".".join(map(str, one["loc"])), one["input"]
+    said = one["msg"].removeprefix("Value error, ")
+    match one["type"]:
+        case "missing":
+            return f"{key}: is missing and must be given"
+        case "extra_forbidden":
+            return f"{key}: unknown key{_meant(one['loc'], spec)}"
+        case "tuple_type" | "list_type":
+            said = f"expected a list, such as [{json.dumps('...' if found is None else found)}]"
+        case "string_type":
+            said = f"expected a text, {EXAMPLES.get(key, 'in quotes')}"
+        case "int_type":
+            said = "expected a whole number"
+        case "model_type":
+            said = "expected keys with values"
+    return f"{key}: found {found!r}, {said}" if key else said
+
+
+def _meant(location: tuple[int | str, ...], spec: type[BaseModel]) -> str:
+    """The key that may be meant by an unknown one; without any, those of its section."""
+    for part in location[:-1]:
+        annotation = spec.model_fields[str(part)].annotation
+        parts = (annotation, *get_args(annotation))
+        spec = next(one for one in parts if isinstance(one, type) and issubclass(one, BaseModel))
+    near = get_close_matches(str(location[-1]), spec.model_fields, n=1)
+    if near:
+        return f", did you mean {near[0]}?"
+    return f", expected one of {', '.join(spec.model_fields)}" if location[1:] else ""

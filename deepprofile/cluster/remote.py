@@ -1,6 +1,7 @@
 """Clusters on other machines: by SSH, or a scheduler that runs already."""
 
 import asyncio
+import re
 import sys
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import Future
@@ -11,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from distributed import Client
 from distributed.security import Security
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from deepprofile.cluster.base import (
     ALLOWED_FAILURES,
@@ -27,6 +28,7 @@ from deepprofile.cluster.base import (
 )
 from deepprofile.cluster.checks import unguard
 from deepprofile.cluster.process import set_environment, worker_environment
+from deepprofile.cluster.unreachable import explain
 from deepprofile.events import notice
 from deepprofile.places import redacted
 
@@ -36,6 +38,8 @@ IMPORT_SECONDS = 120
 """How long a machine may take to import Dask, from a cold file system."""
 CONNECT_SECONDS = 10
 """How long a scheduler may take to answer."""
+ADDRESS = re.compile(r"(tcp|tls)://([^\s/@:\[\]]+|\[[0-9A-Fa-f:.%]+\]):[0-9]{1,5}")
+"""Addresses of schedulers, with the host by name or number."""
 SETTINGS = {
     "DASK_DISTRIBUTED__SCHEDULER__NO_WORKERS_TIMEOUT": "10m",
     "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": str(ALLOWED_FAILURES),
@@ -153,6 +157,11 @@ class Tls(Section):
     ca_file: str
     cert: str
     key: str
+    _file: Path | None = None
+
+    def model_post_init(self, context: Any) -> None:
+        """Keep which cluster file it is, for messages."""
+        self._file = context["file"] if context else None
 
     def security(self) -> Security:
         """What Dask needs to know.
@@ -162,7 +171,10 @@ class Tls(Section):
         """
         for name, path in self.model_dump().items():
             if not Path(path).expanduser().is_file():
-                raise ClusterError(f"tls.{name}: there is no file {path}. Expected a PEM file")
+                where = f"cluster {self._file}: " if self._file else ""
+                raise ClusterError(
+                    f"{where}tls.{name}: there is no file {path}. Expected a PEM file"
+                )
         files = {name: str(Path(path).expanduser()) for name, path in self.model_dump().items()}
         return Security(
             tls_ca_file=files["ca_file"],
@@ -206,6 +218,12 @@ def _look_at_settings(client: Client) -> None:
         )
 
 
+def _an_address(text: str) -> str:
+    if ADDRESS.fullmatch(text) is None or not 1 <= int(text.rpartition(":")[2]) <= 65535:
+        raise ValueError("expected tcp://HOST:PORT or tls://HOST:PORT, such as tcp://host:8786")
+    return text
+
+
 class AddressSpec(ClusterSpec):
     """A scheduler that runs already.
 
@@ -218,7 +236,7 @@ class AddressSpec(ClusterSpec):
     """
 
     kind: Literal["address"]
-    address: Annotated[str, Field(pattern=r"^[a-z]+://")]
+    address: Annotated[str, AfterValidator(_an_address)]
     tls: Tls | None = None
 
     @model_validator(mode="after")
@@ -233,24 +251,10 @@ class AddressSpec(ClusterSpec):
         try:
             client = _joined(self.address, security)
         except (OSError, ValueError, TypeError) as error:
-            raise ClusterError(
-                f"no Dask scheduler answers at {redacted(self.address)} "
-                f"({redacted(str(error))}). Start one with `dask scheduler`, or give a file of "
-                f"cluster/ or 'local'.{self._hint(error)}"
-            ) from None
+            raise ClusterError(explain(self.address, security, error)) from None
         client.advice = (
             f"Start some with `dask worker {redacted(self.address)}`, or look why those that run "
             "can't reach the scheduler. A cluster file may give a longer workers_timeout."
         )
         _look_at_settings(client)
         return client
-
-    def _hint(self, error: Exception) -> str:
-        if not self.address.startswith("tls://"):
-            return ""
-        if self.tls is None:
-            return (
-                " A scheduler at tls:// needs certificates: name them in a cluster file (kind: "
-                "address, tls: {ca_file, cert, key}), or in Dask's configuration."
-            )
-        return " Look whether the certificates are those of this scheduler, and still valid."

@@ -1,11 +1,12 @@
 """Clusters of batch jobs."""
 
 import math
+import re
 from typing import Annotated, Any, Literal, Self
 
 from dask.utils import parse_bytes, parse_timedelta
 from distributed import Client
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator, BeforeValidator, model_validator
 
 from deepprofile.cluster.base import (
     GPU,
@@ -26,6 +27,10 @@ from deepprofile.cluster.process import PRELOAD
 
 ADAPT_SECONDS = 1.0
 """Seconds between two looks at how many workers the work asks for."""
+LEAVE_SECONDS = 300
+"""Workers leave so long before the walltime ends, or after four fifths of a short one."""
+NO_LIMIT = ("UNLIMITED", "INFINITE")
+"""Slurm's words for no walltime."""
 
 
 class AdaptiveJobs(Adaptive):
@@ -36,6 +41,44 @@ class AdaptiveJobs(Adaptive):
     """
 
     keep_idle: Time = "5 minutes"
+
+
+def walltime_seconds(walltime: str) -> int:
+    """Seconds of a walltime; 0 for no limit.
+
+    Args:
+        walltime: in one of the forms that sbatch takes: ``minutes``, ``minutes:seconds``,
+            ``hours:minutes:seconds``, ``days-hours``, ``days-hours:minutes``,
+            ``days-hours:minutes:seconds``, or a word for no limit.
+
+    Raises:
+        ValueError: if it is none of them.
+    """
+    if walltime.upper() in NO_LIMIT:
+        return 0
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", walltime)
+    if found is None:
+        raise ValueError('expected a time as sbatch takes it, such as "08:00:00" or "2-00:00:00"')
+    days, *parts = found.groups()
+    numbers = [int(part) for part in parts if part is not None]
+    if days is None and len(numbers) < 3:  # minutes come first
+        numbers.insert(0, 0)
+    hours, minutes, seconds = (*numbers, 0, 0)[:3]
+    return ((int(days or 0) * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def _in_quotes(value: Any) -> Any:
+    if isinstance(value, int):  # YAML takes 12:00:00 for a number in base 60
+        raise ValueError('expected a time in quotation marks, such as "08:00:00"')
+    return value
+
+
+def _a_walltime(value: str) -> str:
+    walltime_seconds(value)
+    return value
+
+
+Walltime = Annotated[str, AfterValidator(_a_walltime), BeforeValidator(_in_quotes)]
 
 
 def _for_one_worker(gpus: int) -> int:
@@ -58,7 +101,9 @@ class SlurmSpec(ClusterSpec):
         memory: memory of a batch job.
         queue: partition.
         account: account.
-        walltime: longest time of a batch job, such as ``"08:00:00"``.
+        walltime: longest time of a batch job, such as ``"08:00:00"``. Workers leave in order a
+            little before: what they were doing goes on in another batch job, and what takes
+            longer, such as a training, does not count as failed.
         gpus: GPUs of a batch job, 0 or 1; with one it has one worker process.
         directives: more options of sbatch, such as ``"--constraint=epyc"``.
         prologue: lines of shell that a batch job runs first, such as ``module load cuda``.
@@ -76,7 +121,7 @@ class SlurmSpec(ClusterSpec):
     memory: Amount
     queue: str | None = None
     account: str | None = None
-    walltime: str = "08:00:00"
+    walltime: Walltime = "08:00:00"
     gpus: Annotated[int, AfterValidator(_for_one_worker)] = 0
     directives: tuple[str, ...] = ()
     prologue: tuple[str, ...] = ()
@@ -107,11 +152,11 @@ class SlurmSpec(ClusterSpec):
         client = OwningClient(cluster)
         most = self.adaptive.maximum if self.adaptive is not None else self.jobs or 0
         client.most_threads = most * self._processes * self.threads_per_worker
-        client.outlook = lambda: look(cluster)
+        output = self.log_directory or "slurm-*.out"
+        client.outlook = lambda: look(cluster, output)
         client.advice = (
-            "Look at `squeue --me`, and at what the batch jobs wrote "
-            f"({self.log_directory or 'slurm-*.out'}). Give the cluster file another queue, less "
-            "cores, memory or walltime, or a longer workers_timeout."
+            f"Look at `squeue --me`, and at what the batch jobs wrote ({output}). Give the cluster "
+            "file another queue, less cores, memory or walltime, or a longer workers_timeout."
         )
         return client
 
@@ -158,6 +203,8 @@ class SlurmSpec(ClusterSpec):
         extra = ["--preload-nanny", PRELOAD]
         if self.gpus:
             extra += ["--resources", f"{GPU}={self.threads_per_worker}"]
+        if limit := walltime_seconds(self.walltime):
+            extra += ["--lifetime", f"{max(limit - LEAVE_SECONDS, 4 * limit // 5)}s"]
         directives = [*self.directives, *([f"--gpus={self.gpus}"] if self.gpus else [])]
         exports = [f"export {PROCESSES}={self._processes}", f"export {CORES}={self.cores}"]
         return replacing(module.SLURMCluster)(

@@ -68,14 +68,17 @@ def _has_run(client: PatientClient, work: Future[int]) -> bool:
     if isinstance(error, NoWorkerError):
         raise _nobody(client, client.workers_timeout)
     if error is not None:
-        raise ClusterError(
-            f"the workers die as they start. {client.outlook().text}. {client.advice}"
-        )
+        raise ClusterError(f"the workers die as they start. {_prospect(client)}")
     return work.status == "finished"
 
 
 def _nobody(client: PatientClient, seconds: float) -> ClusterError:
     return ClusterError(
-        f"the cluster has no worker after {format_time(seconds)}: {client.outlook().text}. "
-        f"{client.advice}"
+        f"the cluster has no worker after {format_time(seconds)}: {_prospect(client)}"
     )
+
+
+def _prospect(client: PatientClient) -> str:
+    """What is known of workers, and what to do."""
+    outlook = client.outlook()
+    return f"{outlook.text}. {outlook.advice or client.advice}"

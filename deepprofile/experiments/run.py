@@ -17,7 +17,7 @@ from deepprofile.experiments.work import RunJob, is_done, train_and_measure
 from deepprofile.progress import meter
 from deepprofile.stages import chain
 from deepprofile.stages.context import Context, FailedJobsError
-from deepprofile.stages.devices import able_workers, workers_apart
+from deepprofile.stages.devices import able_workers, unless_all, workers_apart
 from deepprofile.stages.publication import fingerprint_of, inputs_of
 from deepprofile.stages.stations import ground_truth_attributes
 from deepprofile.stages.train import plan, settings_of
@@ -114,8 +114,7 @@ def _train(experiment: Experiment, context: Context) -> list[JobFailure]:
                 jobs,
                 window=len(workers),
                 retries=0,
-                # Where all can, a worker that replaces one which died can too.
-                workers=None if len(workers) == len(context.client.nthreads()) else workers,
+                workers=unless_all(context, workers),
             )
         finally:
             context.client.unsubscribe_topic(jobs[0].topic)

@@ -1,6 +1,7 @@
 """The cluster of a run in one line: workers, threads, memory, dashboard."""
 
 from dataclasses import dataclass
+from importlib import import_module
 
 from dask.utils import format_bytes
 from distributed import Client, Scheduler
@@ -22,6 +23,7 @@ class ClusterState:
         memory: bytes that they may use together; 0 where none has a limit.
         dashboard: the link; empty if there is none.
         elastic: workers that come and go with the work, such as ``0 to 20 batch jobs``.
+        lacks: what to install for a dashboard; empty if nothing is missing.
     """
 
     workers: int
@@ -29,6 +31,7 @@ class ClusterState:
     memory: int
     dashboard: str
     elastic: str = ""
+    lacks: str = ""
 
     @property
     def line(self) -> str:
@@ -38,32 +41,40 @@ class ClusterState:
             workers += f" now, {self.elastic} as needed"
         threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
         memory = f", {format_bytes(self.memory)}" if self.memory else ""
-        link = f"dashboard {self.dashboard}" if self.dashboard else f"no dashboard ({INSTALL})"
+        without = f"no dashboard ({self.lacks})" if self.lacks else "no dashboard"
+        link = f"dashboard {self.dashboard}" if self.dashboard else without
         return f"{workers}, {threads}{memory}; {link}"
 
 
 def state_of(client: Client, elastic: str = "") -> ClusterState:
     """The present state of a client's cluster."""
-    workers = workers_of(client).values()
+    workers, pages = workers_of(client).values(), _pages_of(client)
     return ClusterState(
         workers=len(workers),
         threads=sum(worker["nthreads"] for worker in workers),
         memory=sum(worker["memory_limit"] or 0 for worker in workers),
-        dashboard=str(client.dashboard_link) if _has_dashboard(client) else "",
+        dashboard=str(client.dashboard_link) if pages == "served" else "",
         elastic=elastic,
+        lacks=INSTALL if pages == "missing" else "",
     )
 
 
-def _has_dashboard(client: Client) -> bool:
-    """Whether the link leads anywhere: without bokeh in the scheduler it does not."""
+def _pages_of(client: Client) -> str:
+    """Whether the dashboard's link leads anywhere: ``served``, ``missing`` bokeh, or neither."""
     try:
-        return bool(client.run_on_scheduler(_serves_pages))
+        return str(client.run_on_scheduler(_pages))
     except Exception:  # a scheduler without deepprofile
-        return False
+        return ""
 
 
-def _serves_pages(dask_scheduler: Scheduler) -> bool:
-    return bool(dask_scheduler.http_application.applications)
+def _pages(dask_scheduler: Scheduler) -> str:
+    if dask_scheduler.http_application.applications:
+        return "served"
+    try:
+        import_module("distributed.dashboard.scheduler")
+    except ImportError:
+        return "missing"
+    return "off"
 
 
 def elastic_range(spec: ClusterSpec) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import typer
 from distributed import Client
 from rich.console import Console
+from rich.markup import escape
 
 from deepprofile import __version__, events
 from deepprofile.cluster import connected
@@ -39,7 +40,7 @@ class Operation:
         """Say what the command is about, as soon as that is known; a line is optional."""
         events.bind(recipe=recipe, root=root)
         console = self.console if title else Console(quiet=True)
-        line = f"[bold]{recipe}[/bold] in {root}"
+        line = f"[bold]{escape(recipe)}[/bold] in {escape(root)}"
         events.say(console, line, "recipe read", started=self._started)
 
     @contextmanager
@@ -50,7 +51,7 @@ class Operation:
             state = state_of(client, elastic_range(spec))
             events.say(
                 self.console,
-                f"Dask: {state.line}",
+                f"Dask: {escape(state.line)}",
                 "cluster connected",
                 cluster=cluster,
                 workers=state.workers,

@@ -10,6 +10,7 @@ from types import ModuleType
 from deepprofile import events
 from deepprofile.cluster.base import ClusterSpec
 from deepprofile.cluster.connecting import spec_of
+from deepprofile.places import local_path
 from deepprofile.recipe import Recipe
 from deepprofile.stages.context import Context, Plan, StageError
 from deepprofile.stages.publication import stages_with_failures
@@ -112,6 +113,29 @@ def plans(recipe: Recipe, spec: ClusterSpec | None = None) -> dict[str, Plan]:
     """
     recipe = recipe if spec is None else _with_gpus_of(spec, recipe)
     return {name: _plan(name, recipe) for name in select(recipe, None)}
+
+
+def check_inputs(recipe: Recipe, chosen: Sequence[str]) -> None:
+    """Stop before anything is made or started where there are no folders of granules.
+
+    Granules in an object store are looked for by the stage itself.
+
+    Args:
+        recipe: the recipe.
+        chosen: the stages that will run.
+
+    Raises:
+        StageError: names the key of each folder, and what to do.
+    """
+    if "ingest" not in chosen or "synthesize" in chosen:
+        return
+    places = {f"products.{name}.url": source.url for name, source in recipe.products.items()}
+    paths = {key: local_path(url) for key, url in places.items()}
+    gone = [f"  {key}: {path}" for key, path in paths.items() if path and not path.exists()]
+    if gone:
+        shown = "\n".join(gone)
+        what = "Run the stage synthesize first." if recipe.synthetic else "Correct the recipe."
+        raise StageError(f"no granules, there is no such file or folder:\n{shown}\n{what}")
 
 
 def check_cluster(

@@ -13,9 +13,10 @@ from rich.console import Console
 from deepprofile import events
 from deepprofile.exit_codes import Code
 from deepprofile.places import UnreachableError
+from deepprofile.places_root import writable
 from deepprofile.products import PRODUCTS, Granule
 from deepprofile.recipe import Period, Recipe, last_full_day
-from deepprofile.stages import ingest, predict
+from deepprofile.stages import chain, ingest, predict
 from deepprofile.stages.changes import (
     Seen,
     bytes_written,
@@ -83,13 +84,17 @@ def run_daily(recipe: Recipe, asked: date | None, connect: Connect, console: Con
         StageError: if the recipe, the model or the cubes don't allow a daily run.
         CubeError: if a cube can't be as it is.
         JobError: if a job would not fit into the smallest worker.
+        PlaceError: if the root can't be written.
         OSError: if there are no granules or no model.
     """
     started = time.monotonic()
     _check_day(recipe, asked)
+    chain.check_inputs(_up_to(recipe, recipe.period.end), chain.GROWING)
     try:
-        with _sole(recipe.root), explained(recipe.root):
-            return _Run(recipe, asked, console, started).go(connect)
+        with writable(recipe.root):
+            describe_model(Paths(recipe.root).model)  # a root without one is not made
+            with _sole(recipe.root):
+                return _Run(recipe, asked, console, started).go(connect)
     except _HeldError as error:
         line = _line(recipe.name, "another run is at work, nothing done", {"status": "busy"})
         return Report(Code.BUSY, line, str(error))

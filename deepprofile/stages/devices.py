@@ -3,7 +3,7 @@
 import os
 import socket
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -145,6 +145,11 @@ def able_workers(context: Context) -> tuple[str, dict[str, Answer]]:
         )
     device = "cuda" if "cuda" in kinds.values() else "cpu"
     return device, {key: answers[key] for key in sorted(kinds) if kinds[key] == device}
+
+
+def unless_all(context: Context, workers: Sequence[str]) -> list[str] | None:
+    """These workers, for a job that no other can do; None if all can: then later ones can too."""
+    return None if len(workers) == len(context.client.nthreads()) else list(workers)
 
 
 def workers_apart(answers: Mapping[str, Answer]) -> list[str]:

@@ -30,15 +30,13 @@ def run_on_worker(
         what: what is done, for the progress.
         function: importable on the workers.
         args: small.
-        workers: addresses of those that are to be preferred, as long as one of them lives.
+        workers: addresses of the workers that may run it; None: all, also those that join later.
         resources: Dask resources that a worker must declare, also one that joins later; with
-            these no worker is preferred.
+            these addresses do not count.
     """
-    where: dict[str, Any] = {}
-    if resources:  # Dask takes a preference to loosen these as well
-        where = {"resources": dict(resources)}
-    elif workers:
-        where = {"workers": workers, "allow_other_workers": True}
+    # No `allow_other_workers`: where all that are named are lost at once, Dask gives the task to
+    # none that joins later (no-worker tasks are offered to the named ones alone).
+    where = {"resources": dict(resources)} if resources else {"workers": workers}
     with shown(context, what) as topic:
         return context.client.submit(_call, topic, function, args, pure=False, **where).result()
 

@@ -29,7 +29,7 @@ from deepprofile.model.training import TrainingConfig, TrainingDivergedError, tr
 from deepprofile.profile import Layer
 from deepprofile.recipe import Recipe
 from deepprofile.stages.context import Context, Plan, StageError
-from deepprofile.stages.devices import gpu_resources, training_workers
+from deepprofile.stages.devices import gpu_resources, training_workers, unless_all
 from deepprofile.stages.extent import land_of
 from deepprofile.stages.models import describe_model, refuse_other_model
 from deepprofile.stages.publication import inputs_of, versions
@@ -60,8 +60,9 @@ def run(context: Context) -> str:
     task = recipe, paths.samples, paths.model, inputs, device
     if recipe.training.processes == 1:
         needed = gpu_resources(context, device)
+        able = None if device == "cpu" else unless_all(context, workers)
         told = run_on_worker(
-            context, "training", train_model, *task, workers=workers, resources=needed
+            context, "training", train_model, *task, workers=able, resources=needed
         )
     else:
         told = run_together(context, "training", _take_part, *task, workers=workers, device=device)

@@ -31,7 +31,8 @@ def explained(url: str | Path) -> Iterator[None]:
     except (icechunk.IcechunkError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in _DISK:
             raise
-        raise StoreError(f"{url}: {explain(url, str(error))}") from error
+        place = getattr(error, "filename", None) or url
+        raise StoreError(f"{place}: {explain(place, str(error))}") from error
 
 
 def takes_nothing(error: str) -> bool:

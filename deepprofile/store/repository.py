@@ -126,9 +126,10 @@ def _check_bucket(url: str | Path) -> None:
 
 
 def _unreachable(url: str | Path, error: icechunk.IcechunkError) -> CubeError:
-    if is_damaged(str(error)):
-        damage = f"metadata of this cube are damaged or gone: {cause(str(error))}"
-        return StoreError(f"{url}: {damage}. {RESTORE}")
+    if local_path(url) is not None or is_damaged(str(error)):
+        from deepprofile.store.faults import explain  # which is built on this module
+
+        return StoreError(f"{url}: {explain(url, str(error))}")
     silent = SILENT.search(str(error)) is not None
     try:
         places.check_bucket(url)
