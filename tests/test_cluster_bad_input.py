@@ -105,8 +105,8 @@ def test_who_waits_says_what_changes_and_does_not_ask_too_often(
 
 def test_batch_jobs_that_are_being_submitted_are_no_lost_hope():
     job = SimpleNamespace(job_id=None)
-    assert not look(SimpleNamespace(worker_spec={"a": {}}, workers={})).hopeless
-    assert look(SimpleNamespace(worker_spec={"a": {}}, workers={"a": job})).hopeless
+    assert not look(SimpleNamespace(worker_spec={"a": {}}, workers={}), "logs").hopeless
+    assert look(SimpleNamespace(worker_spec={"a": {}}, workers={"a": job}), "logs").hopeless
 
 
 def test_a_joined_scheduler_keeps_nothing_of_ours(scheduler, capsys):
