@@ -2,6 +2,8 @@
 
 import itertools
 import os
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -139,6 +141,21 @@ def object_store() -> Iterator[servers.ObjectStore]:
 def s3_url(object_store: servers.ObjectStore) -> str:
     """A prefix of the S3 server that no other test has; it holds nothing yet."""
     return f"s3://{BUCKET}/test-{next(_numbers)}"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of a megabyte."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "deepprofile", str(disk)]
+    mounted = shutil.which("mount") and subprocess.run(command, capture_output=True, check=False)
+    if not mounted or mounted.returncode:
+        pytest.skip("no file system may be mounted here")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 @pytest.fixture(scope="module")

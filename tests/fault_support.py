@@ -247,6 +247,16 @@ class Driver:
         return report
 
 
+def fill(disk):
+    """Write until nothing more fits."""
+    with (disk / "ballast").open("ab", buffering=0) as file:
+        try:
+            while file.write(bytes(4096)):
+                pass
+        except OSError as error:
+            assert error.errno == 28
+
+
 def work(address, folder):
     """A worker process without a nanny."""
 

@@ -13,6 +13,7 @@ from fault_support import (
     assert_nothing_is_lost,
     contents,
     expected,
+    fill,
     numbers,
     stamps,
     write,
@@ -25,31 +26,6 @@ from deepprofile.store.packing import ShardError
 from deepprofile.store.repository import open_repository
 
 HERE = Path(__file__).parent
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of a megabyte."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "deepprofile", str(disk)]
-    mounted = shutil.which("mount") and subprocess.run(command, capture_output=True, check=False)
-    if not mounted or mounted.returncode:
-        pytest.skip("no file system may be mounted here; the limit on files is tested below")
-    try:
-        yield disk
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
-def fill(disk):
-    """Write until nothing more fits."""
-    with (disk / "ballast").open("ab", buffering=0) as file:
-        try:
-            while file.write(bytes(4096)):
-                pass
-        except OSError as error:
-            assert error.errno == 28
 
 
 class FillFirst(list):

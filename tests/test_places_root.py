@@ -1,11 +1,11 @@
 """Roots that can't be written and granules that are not there: said before anything is started."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from fault_support import fill
 
 from deepprofile import cli
 from deepprofile.operators import operation
@@ -30,47 +30,27 @@ def run(monkeypatch, capsys):
     return call
 
 
-@pytest.fixture
-def disk(tmp_path):
-    """A file system of a megabyte."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "deepprofile", str(folder)]
-    mounted = shutil.which("mount") and subprocess.run(command, capture_output=True, check=False)
-    if not mounted or mounted.returncode:
-        pytest.skip("no file system may be mounted here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def fill(disk):
-    with pytest.raises(OSError, match="No space left"):
-        (disk / "ballast").write_bytes(bytes(2**21))
-
-
-def test_a_full_disk_is_named_before_a_cluster_is_started(disk, run):
-    fill(disk)
-    root = disk / "root"
+def test_a_full_disk_is_named_before_a_cluster_is_started(small_disk, run):
+    fill(small_disk)
+    root = small_disk / "root"
     code, said = run("run", PIPELINES / "demo.yaml", "--root", root)
     assert code == 2
-    assert f"error: {root}: the disk is full (0 B free at {disk}): " in said
+    assert f"error: {root}: the disk is full (0 B free at {small_disk}): " in said
     assert "Make room there" in said
     assert not root.exists()
 
 
-def test_a_disk_that_becomes_full_is_named(disk):
-    with pytest.raises(StoreError, match="the disk is full"), writable(str(disk)):
-        (disk / "ballast").write_bytes(bytes(2**21))
+def test_a_disk_that_becomes_full_is_named(small_disk):
+    with pytest.raises(StoreError, match="the disk is full"), writable(str(small_disk)):
+        (small_disk / "ballast").write_bytes(bytes(2**21))
 
 
-def test_a_disk_that_is_only_read_is_named_before_a_cluster_is_started(disk, run):
-    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-    root = disk / "root"
+def test_a_disk_that_is_only_read_is_named_before_a_cluster_is_started(small_disk, run):
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    root = small_disk / "root"
     code, said = run("run", PIPELINES / "demo.yaml", "--root", root)
     assert code == 2
-    assert f"error: {root}: can't be written: {disk}: Read-only file system. " in said
+    assert f"error: {root}: can't be written: {small_disk}: Read-only file system. " in said
     assert "Make it so, or name another root" in said
 
 
