@@ -23,9 +23,8 @@ GPU = "GPU"
 """Dask resource of workers that have a GPU: as much as they have threads."""
 LOOPBACK = "127.0.0.1:0"
 """Address of a dashboard on a free port that nothing outside this machine can reach."""
-
-
-_LEAST_SIZE = 2**20
+LEAST_SIZE = 2**20
+"""Bytes of memory of a worker below which a unit was forgotten."""
 
 
 class ClusterError(ValueError):
@@ -34,7 +33,7 @@ class ClusterError(ValueError):
 
 def _a_size(value: str) -> str:
     size = 0 if value == "auto" else parse_bytes(value)
-    if size < 0 or 1 < size < _LEAST_SIZE:
+    if size < 0 or 1 < size < LEAST_SIZE:
         raise ValueError("expected auto, or an amount with its unit such as 6GiB")
     return value
 

@@ -92,9 +92,10 @@ def run_daily(recipe: Recipe, asked: date | None, connect: Connect, console: Con
     chain.check_inputs(_up_to(recipe, recipe.period.end), chain.GROWING)
     try:
         with writable(recipe.root):
-            describe_model(Paths(recipe.root).model)  # a root without one is not made
+            model = describe_model(Paths(recipe.root).model)  # a root without one is not made
             with _sole(recipe.root):
-                return _Run(recipe, asked, console, started).go(connect)
+                run = _Run(recipe, asked, console, started)
+                return run.go(connect, str(model["fingerprint"]))
     except _HeldError as error:
         line = _line(recipe.name, "another run is at work, nothing done", {"status": "busy"})
         return Report(Code.BUSY, line, str(error))
@@ -123,10 +124,9 @@ class _Run:
         self._steps = sum(_touches(granule, self._wanted) for granule in granules)
         self._recipe = _up_to(recipe, self._last_day(recipe, granules))
 
-    def go(self, connect: Connect) -> Report:
-        """Do the work and report it."""
-        model = describe_model(self._paths.model)
-        refuse_other_model(self._paths.coefficients, str(model["fingerprint"]))
+    def go(self, connect: Connect, model: str) -> Report:
+        """Do the work with the model of this fingerprint, and report it."""
+        refuse_other_model(self._paths.coefficients, model)
         code, problem = Code.DONE, ""
         with connect() as client:
             try:
